@@ -1,0 +1,39 @@
+//! The one shim for concurrency: atomics, locks, threads and cells are named here and nowhere else.
+//!
+//! Under `cfg(loom)` they are loom's, so that the protocols built on them can be model-checked as they
+//! stand. [`raw`] is the exception: atomics that live in mapped memory (mark bits, page tables, the fields
+//! that C reads) cannot be loom's objects, so they are always the processor's.
+
+#[cfg(loom)]
+pub use loom::{
+    hint::spin_loop,
+    sync::{
+        Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    },
+    thread::yield_now,
+};
+#[cfg(not(loom))]
+pub use std::{
+    hint::spin_loop,
+    sync::{
+        Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    },
+    thread::yield_now,
+};
+
+/// Atomics of the processor itself, also under loom: for memory that is mapped, shared with C, or both.
+pub mod raw {
+    pub use core::sync::atomic::{
+        AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
+}
+
+/// Locks a mutex whose holders never panic: a poisoned lock means a broken invariant, and aborts.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    match mutex.lock() {
+        Ok(guard) => guard,
+        Err(_) => crate::fatal(format_args!("lock poisoned")),
+    }
+}
