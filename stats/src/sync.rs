@@ -26,7 +26,7 @@ pub use std::{
 /// Atomics of the processor itself, also under loom: for memory that is mapped, shared with C, or both.
 pub mod raw {
     pub use core::sync::atomic::{
-        AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+        AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
 }
 
