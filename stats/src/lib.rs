@@ -1,6 +1,16 @@
 //! Statistics that agree with each other at every moment, without stopping anybody.
 
-pub mod sync;
+mod consistent;
+mod delta;
 mod fatal;
+mod histogram;
+mod pause_log;
+pub mod sync;
+mod system;
 
+pub use consistent::{ConsistentHeapStats, StatsGuard, StatsSeq, Writer};
+pub use delta::{HeapStatsDelta, SIZE_CLASSES};
 pub use fatal::fatal;
+pub use histogram::{BUCKETS, Histogram, SUB_BUCKETS};
+pub use pause_log::{PAUSES, Pause, PauseLog};
+pub use system::{SysMemStat, SystemStats};

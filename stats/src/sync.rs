@@ -2,7 +2,8 @@
 //!
 //! Under `cfg(loom)` they are loom's, so that the protocols built on them can be model-checked as they
 //! stand. [`raw`] is the exception: atomics that live in mapped memory (mark bits, page tables, the fields
-//! that C reads) cannot be loom's objects, so they are always the processor's.
+//! that C reads) cannot be loom's objects, so they are always the processor's; so are plain counters that order
+//! nothing and that no model is about.
 
 #[cfg(loom)]
 pub use loom::{
@@ -23,10 +24,12 @@ pub use std::{
     thread::yield_now,
 };
 
-/// Atomics of the processor itself, also under loom: for memory that is mapped, shared with C, or both.
+/// Atomics of the processor itself, also under loom: for memory that is mapped or shared with C, and for counters
+/// that order nothing.
 pub mod raw {
     pub use core::sync::atomic::{
-        AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+        AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+        fence,
     };
 }
 

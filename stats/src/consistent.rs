@@ -1,0 +1,323 @@
+//! Heap statistics whose fields are read together, consistently, without stopping anybody.
+//!
+//! A ring of three records and a generation. Each P has a sequence number, odd while it writes. A writer adds
+//! into the record of the generation it saw; a reader turns the generation, waits until each P has been seen
+//! between two writes, and then owns the record that was current. Three records are what it takes: one being
+//! written, one being read, one emptied for the next turn.
+//!
+//! What this gives, beyond each field's own total: the additions of one guard are in a snapshot all or not at
+//! all, and a guard that happens after another (same thread, or ordered by any synchronization) is in no
+//! snapshot that the other is missing from.
+
+use core::array::from_fn;
+
+use crate::delta::{HeapStatsDelta, SIZE_CLASSES};
+use crate::fatal;
+use crate::sync::{
+    AtomicI64, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, fence, lock, spin_loop, yield_now,
+};
+
+/// Records in the ring.
+const RECORDS: usize = 3;
+
+/// How often a reader looks at an odd sequence before it yields the processor. Higher: a reader burns more when
+/// the writer has been descheduled. Lower: a system call for a section of a few dozen instructions.
+const SPINS: u32 = 64;
+
+/// The sequence number of one P: odd while that P holds a guard. Zeroed memory is a valid one.
+#[repr(transparent)]
+pub struct StatsSeq(AtomicU32);
+
+impl StatsSeq {
+    /// The sequence of a P that has not written yet.
+    pub fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// Waits until this P has been seen between two guards, once.
+    fn wait_even(&self) {
+        let mut spins = 0;
+        // Acquire, with the Release that closes a guard: what the guard added is visible to the reader.
+        while self.0.load(Ordering::Acquire) & 1 == 1 {
+            spins += 1;
+            if cfg!(loom) || spins > SPINS {
+                yield_now();
+            } else {
+                spin_loop();
+            }
+        }
+    }
+}
+
+impl Default for StatsSeq {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One record of the ring: a [`HeapStatsDelta`] that many threads add into. Aligned so that two records
+/// never share a cache line: the reader empties one while writers fill another.
+#[repr(align(64))]
+struct Record {
+    signed: [AtomicI64; 6],
+    large: [AtomicU64; 4],
+    small_alloc: [AtomicU64; SIZE_CLASSES],
+    small_free: [AtomicU64; SIZE_CLASSES],
+}
+
+impl Record {
+    fn new() -> Self {
+        Self {
+            signed: from_fn(|_| AtomicI64::new(0)),
+            large: from_fn(|_| AtomicU64::new(0)),
+            small_alloc: from_fn(|_| AtomicU64::new(0)),
+            small_free: from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    fn load(&self) -> HeapStatsDelta {
+        let mut delta = HeapStatsDelta::ZERO;
+        for (to, from) in delta.signed_mut().into_iter().zip(&self.signed) {
+            *to = from.load(Ordering::Relaxed);
+        }
+        for (to, from) in delta.large_mut().into_iter().zip(&self.large) {
+            *to = from.load(Ordering::Relaxed);
+        }
+        for (to, from) in delta.small_alloc_count.iter_mut().zip(&self.small_alloc) {
+            *to = from.load(Ordering::Relaxed);
+        }
+        for (to, from) in delta.small_free_count.iter_mut().zip(&self.small_free) {
+            *to = from.load(Ordering::Relaxed);
+        }
+        delta
+    }
+
+    fn store(&self, delta: &HeapStatsDelta) {
+        for (to, from) in self.signed.iter().zip(delta.signed()) {
+            to.store(from, Ordering::Relaxed);
+        }
+        for (to, from) in self.large.iter().zip(delta.large()) {
+            to.store(from, Ordering::Relaxed);
+        }
+        for (to, from) in self.small_alloc.iter().zip(delta.small_alloc_count) {
+            to.store(from, Ordering::Relaxed);
+        }
+        for (to, from) in self.small_free.iter().zip(delta.small_free_count) {
+            to.store(from, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Keeps the generation, which every writer reads, off the lines of the locks and records.
+#[repr(align(64))]
+struct Generation(AtomicU32);
+
+/// The ring.
+///
+/// With g = `generation`, between two reads:
+/// - `records[(g + 2) % 3]` is the answer of the last read: the sum of everything before it;
+/// - `records[g]` has what was added since;
+/// - `records[(g + 1) % 3]` is zero;
+/// - a guard that is open adds into `records[g]`.
+///
+/// During a read the last holds for g or g - 1, and for g alone once every sequence has been seen even.
+pub struct ConsistentHeapStats {
+    records: [Record; RECORDS],
+    /// Below [`RECORDS`]. Turned by a reader, under `reader` and `unattached`.
+    generation: Generation,
+    /// Held by an open guard of a writer without a P.
+    unattached: Mutex<()>,
+    /// Held during a read. Order: `reader`, then `unattached`.
+    reader: Mutex<()>,
+}
+
+impl ConsistentHeapStats {
+    /// A ring in which nothing has been counted. It lives where it is put: nothing is allocated.
+    pub fn new() -> Self {
+        Self {
+            records: from_fn(|_| Record::new()),
+            generation: Generation(AtomicU32::new(0)),
+            unattached: Mutex::new(()),
+            reader: Mutex::new(()),
+        }
+    }
+
+    /// The writer of the P whose sequence is `seq`.
+    pub fn writer<'a>(&'a self, seq: &'a StatsSeq) -> Writer<'a> {
+        Writer { stats: self, seq: Some(seq) }
+    }
+
+    /// The writer of a thread without a P. Its guards exclude each other, over all threads.
+    pub fn unattached(&self) -> Writer<'_> {
+        Writer { stats: self, seq: None }
+    }
+
+    /// A consistent snapshot, without a stop. Blocks only for the guards that are open, and other readers.
+    ///
+    /// `seqs` are the sequences of all Ps. The caller pins that set until this returns: a P joins it before it
+    /// first writes, and leaves it after its last guard is closed, each ordered with this read by whatever
+    /// pins the set. The calling thread holds no guard.
+    pub fn read<'s>(&self, seqs: impl Iterator<Item = &'s StatsSeq>) -> HeapStatsDelta {
+        let _reader = lock(&self.reader);
+        let current = {
+            let _unattached = lock(&self.unattached);
+            let current = self.generation.0.load(Ordering::Relaxed);
+            // Release: a writer that sees the new generation sees its record emptied.
+            self.generation.0.store((current + 1) % RECORDS as u32, Ordering::Release);
+            current as usize
+        };
+        // Store buffering, with the fence in `acquire`: either this thread sees the sequence odd (and waits),
+        // or the writer sees the new generation.
+        fence(Ordering::SeqCst);
+        for seq in seqs {
+            seq.wait_even();
+        }
+        // From here on nobody else touches these two: loads and stores, no read-modify-write.
+        let before = &self.records[(current + RECORDS - 1) % RECORDS];
+        let mut total = before.load();
+        total.merge(&self.records[current].load());
+        self.records[current].store(&total);
+        before.store(&HeapStatsDelta::ZERO);
+        total
+    }
+
+    /// The same with the world stopped, which the caller promises: no P has a guard open, and all that Ps wrote
+    /// happens before this call. Writers without a P and readers may be running, and are waited for.
+    pub fn read_stopped(&self) -> HeapStatsDelta {
+        let _reader = lock(&self.reader);
+        let _unattached = lock(&self.unattached);
+        let mut total = HeapStatsDelta::ZERO;
+        for record in &self.records {
+            total.merge(&record.load());
+        }
+        total
+    }
+}
+
+impl Default for ConsistentHeapStats {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Who adds to the statistics: a P, or a thread without one.
+#[derive(Clone, Copy)]
+pub struct Writer<'a> {
+    stats: &'a ConsistentHeapStats,
+    seq: Option<&'a StatsSeq>,
+}
+
+impl<'a> Writer<'a> {
+    /// Opens a guard. Until it is dropped a reader waits for it: keep it short, do not stop at a safepoint or
+    /// hand the P over inside it, and do not open another of the same P (which aborts) or, without a P, of any.
+    pub fn acquire(self) -> StatsGuard<'a> {
+        let hold = match self.seq {
+            Some(seq) => {
+                // A read-modify-write, so that two threads that use one P are caught as well.
+                let before = seq.0.fetch_add(1, Ordering::Relaxed);
+                if before & 1 == 1 {
+                    reentered();
+                }
+                // Store buffering, with the fence in `read`.
+                fence(Ordering::SeqCst);
+                Hold::P { seq, even: before.wrapping_add(2) }
+            }
+            None => Hold::Lock { _guard: lock(&self.stats.unattached) },
+        };
+        let generation = self.stats.generation.0.load(Ordering::Acquire);
+        StatsGuard { record: &self.stats.records[generation as usize], hold }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn reentered() -> ! {
+    fatal(format_args!("heap statistics: a P opened a second guard while one of its guards is open"))
+}
+
+/// What keeps a reader out of the record.
+enum Hold<'a> {
+    /// The sequence is odd; `even` is its next value, stored by nobody else meanwhile.
+    P { seq: &'a StatsSeq, even: u32 },
+    /// The lock of those without a P.
+    Lock { _guard: MutexGuard<'a, ()> },
+}
+
+/// The right to add to the current record. All that is added through one guard appears in a snapshot at once.
+pub struct StatsGuard<'a> {
+    record: &'a Record,
+    hold: Hold<'a>,
+}
+
+impl StatsGuard<'_> {
+    /// Adds to the bytes that are backed by memory.
+    pub fn committed(&self, bytes: i64) {
+        self.signed(0, bytes);
+    }
+
+    /// Adds to the bytes given back to the system.
+    pub fn released(&self, bytes: i64) {
+        self.signed(1, bytes);
+    }
+
+    /// Adds to the bytes of object spans. Taking pages: before any object in them is credited. Giving pages
+    /// back: after the free of the objects in them is.
+    pub fn in_heap(&self, bytes: i64) {
+        self.signed(2, bytes);
+    }
+
+    /// Adds to the bytes of stack spans.
+    pub fn in_stacks(&self, bytes: i64) {
+        self.signed(3, bytes);
+    }
+
+    /// Adds to the bytes of work buffer spans.
+    pub fn in_work_bufs(&self, bytes: i64) {
+        self.signed(4, bytes);
+    }
+
+    /// Adds to the bytes of metadata spans.
+    pub fn in_metadata(&self, bytes: i64) {
+        self.signed(5, bytes);
+    }
+
+    /// One large object of `bytes` was allocated.
+    pub fn large_alloc(&self, bytes: u64) {
+        add(&self.record.large[0], bytes);
+        add(&self.record.large[1], 1);
+    }
+
+    /// One large object of `bytes` was freed.
+    pub fn large_free(&self, bytes: u64) {
+        add(&self.record.large[2], bytes);
+        add(&self.record.large[3], 1);
+    }
+
+    /// `n` objects of `class` were allocated; negative takes back what was credited in advance.
+    pub fn small_alloc(&self, class: usize, n: i64) {
+        add(&self.record.small_alloc[class], n as u64);
+    }
+
+    /// `n` objects of `class` were freed.
+    pub fn small_free(&self, class: usize, n: u64) {
+        add(&self.record.small_free[class], n);
+    }
+
+    fn signed(&self, field: usize, bytes: i64) {
+        // Relaxed: the closing of the guard publishes it.
+        self.record.signed[field].fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+impl Drop for StatsGuard<'_> {
+    fn drop(&mut self) {
+        if let Hold::P { seq, even } = self.hold {
+            // Release: a reader that sees the sequence even sees what was added.
+            seq.0.store(even, Ordering::Release);
+        }
+    }
+}

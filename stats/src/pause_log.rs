@@ -1,0 +1,194 @@
+//! The last pauses, with the time each ended, and totals over all of them; readable from any thread.
+//!
+//! A pause is recorded by the thread that stopped the world, and must not wait for a reader. So readers take no
+//! lock: each slot has a version (a sequence lock) that names the pause it holds and is odd while it is written.
+
+use core::array::from_fn;
+
+use crate::sync::{AtomicU64, Mutex, Ordering, fence, lock};
+
+/// Pauses remembered. Higher: memory (24 bytes each). Lower: who polls seldom misses pauses.
+#[cfg(not(loom))]
+pub const PAUSES: usize = 256;
+/// Pauses remembered in a loom model.
+#[cfg(loom)]
+pub const PAUSES: usize = 2;
+
+/// One pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// How long the world was stopped, in nanoseconds.
+    pub ns: u64,
+    /// When it was started again, in nanoseconds since the Unix epoch.
+    pub end_unix_ns: u64,
+}
+
+/// A slot holds pause number i (from 0) when `version == 2 * (i + 1)`, and i modulo [`PAUSES`] is its place.
+struct Slot {
+    version: AtomicU64,
+    ns: AtomicU64,
+    end_unix_ns: AtomicU64,
+}
+
+/// The log.
+///
+/// After each `record`: `count` is the number of pauses, `total` their sum, `max` the longest; every pause whose
+/// number is in `count.saturating_sub(PAUSES)..count` is in its slot.
+pub struct PauseLog {
+    slots: [Slot; PAUSES],
+    count: AtomicU64,
+    total: AtomicU64,
+    max: AtomicU64,
+    /// Held while a pause is recorded; never by readers.
+    writer: Mutex<()>,
+}
+
+impl PauseLog {
+    /// An empty log.
+    pub fn new() -> Self {
+        Self {
+            slots: from_fn(|_| Slot {
+                version: AtomicU64::new(0),
+                ns: AtomicU64::new(0),
+                end_unix_ns: AtomicU64::new(0),
+            }),
+            count: AtomicU64::new(0),
+            total: AtomicU64::new(0),
+            max: AtomicU64::new(0),
+            writer: Mutex::new(()),
+        }
+    }
+
+    /// Records a pause of `ns` nanoseconds that ended at `end_unix_ns`.
+    pub fn record(&self, ns: u64, end_unix_ns: u64) {
+        let _writer = lock(&self.writer);
+        let number = self.count.load(Ordering::Relaxed);
+        let slot = &self.slots[number as usize % PAUSES];
+        slot.version.store(2 * number + 1, Ordering::Relaxed);
+        // With the reader's Acquire fence: who sees a field of this pause sees the version odd, or later.
+        fence(Ordering::Release);
+        slot.ns.store(ns, Ordering::Relaxed);
+        slot.end_unix_ns.store(end_unix_ns, Ordering::Relaxed);
+        slot.version.store(2 * (number + 1), Ordering::Release);
+        self.total.store(self.total_ns().saturating_add(ns), Ordering::Relaxed);
+        self.max.store(self.max_ns().max(ns), Ordering::Relaxed);
+        // Release: who sees this count sees at least these totals, and the slot filled.
+        self.count.store(number + 1, Ordering::Release);
+    }
+
+    /// How many pauses there were. Read before the totals, it counts no pause that they miss.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// The sum of all pauses, in nanoseconds; stays at the maximum when it would overflow.
+    pub fn total_ns(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// The longest pause, in nanoseconds.
+    pub fn max_ns(&self) -> u64 {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// The last pause, if there was one.
+    pub fn last(&self) -> Option<Pause> {
+        self.recent().next()
+    }
+
+    /// The last pauses, newest first, at most [`PAUSES`]. One that is overwritten meanwhile is left out.
+    pub fn recent(&self) -> impl Iterator<Item = Pause> + '_ {
+        let count = self.count();
+        (count.saturating_sub(PAUSES as u64)..count).rev().filter_map(|number| self.pause(number))
+    }
+
+    /// Pause number `number`, unless its slot holds another by now.
+    fn pause(&self, number: u64) -> Option<Pause> {
+        let slot = &self.slots[number as usize % PAUSES];
+        let version = 2 * (number + 1);
+        if slot.version.load(Ordering::Acquire) != version {
+            return None;
+        }
+        let pause = Pause {
+            ns: slot.ns.load(Ordering::Relaxed),
+            end_unix_ns: slot.end_unix_ns.load(Ordering::Relaxed),
+        };
+        fence(Ordering::Acquire);
+        (slot.version.load(Ordering::Relaxed) == version).then_some(pause)
+    }
+}
+
+impl Default for PauseLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_and_order() {
+        let log = PauseLog::new();
+        assert_eq!((log.count(), log.total_ns(), log.max_ns(), log.last()), (0, 0, 0, None));
+        for (ns, end) in [(30, 100), (70, 200), (50, 300)] {
+            log.record(ns, end);
+        }
+        assert_eq!((log.count(), log.total_ns(), log.max_ns()), (3, 150, 70));
+        let recent: Vec<_> = log.recent().map(|p| (p.ns, p.end_unix_ns)).collect();
+        assert_eq!(recent, [(50, 300), (70, 200), (30, 100)]);
+        assert_eq!(log.last(), Some(Pause { ns: 50, end_unix_ns: 300 }));
+    }
+
+    #[test]
+    fn the_ring_forgets_the_oldest() {
+        let log = PauseLog::new();
+        let n = PAUSES as u64 + 10;
+        for i in 0..n {
+            log.record(i, 1000 + i);
+        }
+        let recent: Vec<_> = log.recent().collect();
+        assert_eq!(recent.len(), PAUSES);
+        for (p, i) in recent.iter().zip((0..n).rev()) {
+            assert_eq!((p.ns, p.end_unix_ns), (i, 1000 + i));
+        }
+        assert_eq!((log.count(), log.total_ns(), log.max_ns()), (n, n * (n - 1) / 2, n - 1));
+    }
+
+    #[test]
+    fn a_reader_never_sees_half_a_pause() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let log = PauseLog::new();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    s.spawn(|| {
+                        let mut seen = 0u64;
+                        while !done.load(Ordering::Relaxed) {
+                            let mut newer = u64::MAX;
+                            for p in log.recent() {
+                                assert_eq!(p.end_unix_ns, p.ns ^ 0x5555);
+                                assert!(p.ns < newer);
+                                newer = p.ns;
+                                seen += 1;
+                            }
+                            let count = log.count();
+                            assert!(log.total_ns() >= count.saturating_sub(1) * count / 2);
+                        }
+                        seen
+                    })
+                })
+                .collect();
+            for i in 0..200_000u64 {
+                log.record(i, i ^ 0x5555);
+            }
+            done.store(true, Ordering::Relaxed);
+            for r in readers {
+                assert!(r.join().expect("reader") > 0);
+            }
+        });
+        assert_eq!(log.count(), 200_000);
+    }
+}
