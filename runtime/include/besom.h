@@ -1,0 +1,753 @@
+/* Besom: a garbage-collected heap for interpreters and virtual machines.
+ *
+ * SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * This header is the whole C interface, and its reference. It is C11 and C++17. Link with libbesom.a and
+ * `-lpthread -ldl -lm`. A program that uses it looks like this:
+ *
+ *     besom_options options;
+ *     besom_heap *heap;
+ *     besom_mutator *m;
+ *     besom_options_init(&options);
+ *     if (besom_heap_new(&options, &heap) != BESOM_OK || besom_attach(heap, &m) != BESOM_OK) return 1;
+ *     double *point = (double *)besom_alloc(m, 2 * sizeof *point, BESOM_NOSCAN);
+ *     ...
+ *     besom_detach(m);
+ *     besom_heap_free(heap);
+ *
+ * Rules that hold everywhere, so that the items below need not repeat them:
+ *
+ *  - Objects never move. A plain pointer to one stays good for as long as the object is reachable from a root.
+ *  - Memory handed out is zeroed, and aligned to 8 bytes, to 16 from 16 bytes up. (Two exceptions, both named
+ *    where they arise: tiny objects, and registered layouts of exactly 24 bytes.)
+ *  - A function that can fail returns a `besom_status`, or NULL for an object. On failure nothing has changed,
+ *    and the `out` argument is not written.
+ *  - No function unwinds, exits or prints, except where it says that it aborts: a broken contract prints one
+ *    line `besom: <what was wrong>, <the values>` on stderr and calls abort(). docs/messages.md lists each line
+ *    with its cause and its cure. These checks are in release builds too; they lie off the fast paths.
+ *  - A `besom_mutator *` belongs to the thread it is attached on. Functions that take one are called on that
+ *    thread; those that take a `besom_heap *` may be called on any thread, attached or not, at any time between
+ *    besom_heap_new and besom_heap_free.
+ *  - A *safepoint* is where the collector may stop the calling thread and collect. Every function marked
+ *    [safepoint] may be one. Across it, an object survives only if a root holds it: see the chapter on roots.
+ *  - Sizes are in bytes unless the name says words; a word is 8 bytes. Durations are in nanoseconds.
+ *  - A function marked INLINE is defined here and costs what its comment says. The rest are calls.
+ *  - A process that forks must not use its heaps in the child, except to exec.
+ *
+ * Chapters: version, status, heap, threads, allocation, layouts, stores, roots, collection, statistics,
+ * debugging. The last part, 'Inside the fast paths', is not for callers: it is what the inline functions need.
+ */
+#ifndef BESOM_H
+#define BESOM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* ==== Version ============================================================================================
+ *
+ * The fast paths are compiled into the program, so the header and the library must be of one version.
+ * besom_version() tells the library's; a careful program compares it with BESOM_VERSION_STRING once.
+ */
+
+#define BESOM_VERSION_MAJOR 0
+#define BESOM_VERSION_MINOR 1
+#define BESOM_VERSION_PATCH 0
+#define BESOM_VERSION_STRING "0.1.0"
+/* One number that grows with the version, for #if. */
+#define BESOM_VERSION (BESOM_VERSION_MAJOR * 1000000 + BESOM_VERSION_MINOR * 1000 + BESOM_VERSION_PATCH)
+
+/* ---- The compiler. Nothing here is for callers. ---- */
+#if defined(__GNUC__)
+#define BESOM_INLINE static inline __attribute__((always_inline, unused))
+#define BESOM_COLD __attribute__((cold))
+#define BESOM_MUST_USE __attribute__((warn_unused_result))
+#define BESOM_LIKELY(x) __builtin_expect(!!(x), 1)
+#define BESOM_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define BESOM_IS_CONSTANT(x) __builtin_constant_p(x)
+#else
+#define BESOM_INLINE static inline
+#define BESOM_COLD
+#define BESOM_MUST_USE
+#define BESOM_LIKELY(x) (x)
+#define BESOM_UNLIKELY(x) (x)
+#define BESOM_IS_CONSTANT(x) 0
+#endif
+#if defined(__cplusplus)
+#define BESOM_STATIC_ASSERT(condition, why) static_assert(condition, why)
+#else
+#define BESOM_STATIC_ASSERT(condition, why) _Static_assert(condition, why)
+#endif
+
+BESOM_STATIC_ASSERT(sizeof(void *) == 8 && sizeof(size_t) == 8, "Besom needs a 64-bit system");
+
+#if defined(__cplusplus)
+extern "C" {
+#endif
+
+/* ==== Status =============================================================================================
+ *
+ * What a function that can fail returns. There is no hidden error state: nothing is kept for later.
+ */
+
+typedef enum besom_status {
+    BESOM_OK = 0,
+    BESOM_ERR_NO_MEMORY = 1, /* the system or the heap's hard limit refused memory, after a full collection */
+    BESOM_ERR_INVALID = 2,   /* an argument is out of its range */
+    BESOM_ERR_STATE = 3,     /* right call, wrong time: e.g. the thread is attached already */
+    BESOM_ERR_LIMIT = 4      /* too many of something; the function says of what */
+} besom_status;
+
+/* The enumerator's name, "BESOM_OK" and so on; "unknown status" for any other number. Static storage. */
+const char *besom_status_name(besom_status status);
+
+/* The library's version, as BESOM_VERSION_STRING is the header's. Static storage. */
+const char *besom_version(void);
+
+/* ==== Heap ===============================================================================================
+ *
+ * A heap is a value: a process may hold several; they share nothing, and freeing one returns all of its
+ * memory to the system. A heap is made from options; besom_options_init fills in the defaults and then
+ * applies the environment, so that a user can tune a program that never thought of it.
+ */
+
+typedef struct besom_heap besom_heap;       /* a heap; opaque */
+typedef struct besom_mutator besom_mutator; /* a thread attached to a heap; see the chapter on threads */
+typedef struct besom_tracer besom_tracer;   /* the collector, as a trace function sees it; opaque */
+
+/* How the collector finds pointers in an object, in a registered range or in a VM stack. */
+typedef enum besom_kind {
+    BESOM_NOSCAN = 0,       /* no pointers: strings, numbers, bytes. Never scanned */
+    BESOM_CONSERVATIVE = 1, /* any words: one that is an address inside an object of the heap keeps that object */
+    BESOM_VALUES = 2,       /* words in the heap's own encoding, besom_options.encoding */
+    BESOM_TRACED = 3,       /* the VM's own format: besom_options.trace is called with the object */
+    BESOM_TYPED = 4         /* an object of a registered layout. besom_walk reports it; it is no argument */
+} besom_kind;
+
+/* How words of kind BESOM_VALUES hold pointers: a word w is a pointer if (w & mask) == tag, to the object that
+ * starts at w & address. NULL and addresses outside the heap are skipped, so that integers that look like
+ * pointers do no harm. Low-bit tags and NaN boxes both fit; where several tags are pointers (pair, string,
+ * ...), the mask leaves out the bits in which they differ.
+ *
+ *     plain aligned pointers (the default)        { 7, 0, UINT64_MAX }
+ *     low bits 000, 001, 010, 011 are pointers,
+ *     1xx is an integer                           { 4, 0, ~(uint64_t)7 }
+ *     NaN boxes, 0xfffc in the top 16 bits        { 0xffff000000000000, 0xfffc000000000000, 0x0000ffffffffffff } */
+typedef struct besom_encoding {
+    uint64_t mask;    /* the bits that tell a pointer from the rest */
+    uint64_t tag;     /* their value in a pointer; (tag & ~mask) == 0 */
+    uint64_t address; /* the bits that are the address; not 0 */
+} besom_encoding;
+
+/* A trace function tells the collector about edges by calling besom_trace and besom_trace_range, and does nothing
+ * else: it runs while the world is stopped, on a collector's thread, several at a time for different objects.
+ * It must not allocate, lock, or call any other function of this header. `data` is besom_options.data for
+ * options.trace and options.roots, and the pointer given to besom_mutator_roots for that one. `object` is
+ * the object to trace, or NULL when roots are asked for. A newborn is zeroed: a trace function must take that. */
+typedef void (*besom_trace_fn)(besom_tracer *tracer, void *object, void *data);
+
+/* One strong edge, to the object that starts at `object`. NULL and addresses outside the heap are skipped; an
+ * address inside an object keeps that object. Only inside a trace function. */
+void besom_trace(besom_tracer *tracer, void *object);
+
+/* As many edges as there are pointers in words[0..words) read as `kind`, BESOM_CONSERVATIVE or BESOM_VALUES; other
+ * kinds add none. Only inside a trace function. */
+void besom_trace_range(besom_tracer *tracer, const void *start, size_t words, int kind);
+
+/* besom_options.mode */
+enum {
+    BESOM_STOP_THE_WORLD = 0, /* marking stops every mutator; stores need no barrier */
+    BESOM_CONCURRENT = 1      /* not in this release: besom_heap_new returns BESOM_ERR_INVALID */
+};
+
+/* besom_options.verify; see the chapter on debugging */
+enum {
+    BESOM_VERIFY_OFF = 0,
+    BESOM_VERIFY_MARKS = 1, /* mark twice and compare */
+    BESOM_VERIFY_HEAP = 2,  /* check every structure after each cycle, and the objects given to besom_write */
+    BESOM_VERIFY_BOTH = 3
+};
+
+#define BESOM_PROCS_MAX 4096 /* the most Ps a heap can be limited to */
+
+typedef struct besom_options {
+    size_t struct_size;     /* set by besom_options_init; leave it. It lets this struct grow */
+    size_t heap_limit;      /* bytes, hard: everything the heap has committed stays below it; an allocation that would
+                             * pass it collects, asks out_of_memory, and at last returns NULL.  default 0: none */
+    size_t memory_limit;    /* bytes, soft: collect sooner and give memory back to stay below.  default 0: none */
+    unsigned gc_percent;    /* growth over live bytes before the next cycle.
+                             * default 100; 0: collect on request and at a limit only */
+    unsigned procs;         /* Ps: how many attached threads run at once, at most BESOM_PROCS_MAX.
+                             * default 0: as many as are attached */
+    unsigned mark_workers;  /* threads that mark while the world is stopped.  default 0: one for each CPU */
+    int mode;               /* default and only choice: BESOM_STOP_THE_WORLD */
+    int scan_native_stacks; /* 1: attached threads' C stacks and registers are conservative roots, so C locals need
+                             * no frames. 0: the program names its roots.  default 1 */
+    int tiny;               /* 1: BESOM_NOSCAN objects under 16 bytes share blocks.  default 1 */
+    besom_encoding encoding; /* for BESOM_VALUES.  default: plain aligned pointers */
+    besom_trace_fn trace;    /* for BESOM_TRACED objects; with NULL they have no edges.  default NULL */
+    besom_trace_fn roots;    /* the heap's own roots beside all others; called once a cycle with object = NULL.
+                              * default NULL */
+    void *data;              /* handed to trace, roots and out_of_memory.  default NULL */
+    /* Called on the allocating thread when a full collection did not make room for `bytes`. It may drop
+     * references, free handles, remove roots and lower what the program caches, but not allocate. Nonzero: it
+     * freed something, collect and try again (it may be asked again); 0: give up, the allocation returns NULL. */
+    int (*out_of_memory)(besom_heap *heap, size_t bytes, void *data);
+    int gc_trace;      /* 1: one line a cycle on stderr.  default 0 */
+    int verify;        /* BESOM_VERIFY_*.  default BESOM_VERIFY_OFF */
+    int collect_every; /* n > 0: a full cycle at every n-th allocation of a mutator.  default 0: off */
+    int clobber_free;  /* 1: freed memory is filled with a pattern.  default 0 */
+} besom_options;
+
+/* The defaults, then what the environment says (see the chapter on debugging for the variables). Prints one
+ * line for each BESOM_* variable that is malformed or unknown, and keeps the default. */
+void besom_options_init(besom_options *options);
+
+/* Makes a heap; options may be NULL for besom_options_init's. Costs about ten system calls, and well under 1 MiB
+ * of resident memory; address space is reserved, not committed. One background thread sweeps for it.
+ *   BESOM_ERR_INVALID     an option is out of range, struct_size is not besom_options_init's, or out is NULL
+ *   BESOM_ERR_NO_MEMORY   the system refused */
+BESOM_MUST_USE besom_status besom_heap_new(const besom_options *options, besom_heap **out);
+
+/* Frees a heap with all its objects, roots and handles, and returns its memory to the system. No other thread may
+ * be inside a function of this heap. NULL is fine.
+ *   BESOM_ERR_STATE       a thread is attached */
+besom_status besom_heap_free(besom_heap *heap);
+
+/* ==== Threads ============================================================================================
+ *
+ * A thread that touches objects is *attached*: it is a mutator. To run it holds a P, a processor in the heap's
+ * sense: the caches that make allocation cheap. With procs = 0 each mutator has a P for itself; with procs = n,
+ * n mutators run at once and the others wait, served in turn: one that has waited 10 ms gets the P of a running
+ * one at that one's next safepoint.
+ *
+ * The collector stops the world by asking every mutator to reach a safepoint, so a mutator must reach one often:
+ * allocation is one, and a loop that does not allocate calls besom_safepoint. Around anything that may wait
+ * (a read, a lock, a join, a sleep) a mutator is *blocked*: its P is free for others and no collection waits
+ * for it. Between besom_block and besom_unblock the thread must touch no object.
+ *
+ * Every function that takes a mutator, where it is not inline, aborts when called wrongly:
+ *   besom: <function>: called on another thread than the mutator's, attached on thread <id>, called on <id>
+ *   besom: <function>: mutator is blocked, between besom_block and besom_unblock
+ *   besom: <function>: mutator is detached
+ * The ids are the system's thread ids. A mutator's memory stays readable until its heap is freed, or until the
+ * thread attaches again, which is how a late call can be told.
+ */
+
+/* Attaches the calling thread. Waits for a P when procs are all taken. A thread may be attached to several heaps, once
+ * to each.  [safepoint of the other heaps: none; block them first if this may wait]
+ *   BESOM_ERR_STATE       the thread is attached to this heap already
+ *   BESOM_ERR_INVALID     heap or out is NULL
+ *   BESOM_ERR_NO_MEMORY   the system refused */
+BESOM_MUST_USE besom_status besom_attach(besom_heap *heap, besom_mutator **out);
+
+/* Detaches: the P goes back, its unused memory and its statistics to the heap, and this thread's roots (stack,
+ * frames, besom_stack_set, besom_mutator_roots) are forgotten. Handles stay. Do it before the thread ends.
+ *   BESOM_ERR_STATE       m is another thread's, is blocked, or is detached already */
+besom_status besom_detach(besom_mutator *m);
+
+/* Lets the collector stop this thread, or a waiting thread have its P, if either wants to.  [safepoint]
+ * Put it on loop back-edges. INLINE: one load and one branch that is predicted not taken. */
+BESOM_INLINE void besom_safepoint(besom_mutator *m);
+
+/* Before a call that may wait. The P becomes free; a collection will not wait for this thread, and scans its stack
+ * as it is now. One or two atomic operations when nobody waits for a P. Aborts:
+ *   besom: besom_block: mutator is blocked already */
+void besom_block(besom_mutator *m);
+
+/* After it. Waits while the world is stopped, and for a P if procs are all taken.  [safepoint]  Aborts:
+ *   besom: besom_unblock: mutator is not blocked */
+void besom_unblock(besom_mutator *m);
+
+/* Changes besom_options.procs while threads run: more Ps serve waiting threads at once; fewer take effect at the
+ * running threads' next safepoints. n = 0 is as many as are attached. Stops the world for a moment; do not
+ * call it on an attached thread of this heap that another thread waits for.
+ *   BESOM_ERR_LIMIT       n > BESOM_PROCS_MAX
+ *   BESOM_ERR_NO_MEMORY   the system refused */
+besom_status besom_procs_set(besom_heap *heap, unsigned n);
+
+/* The number last set, by besom_options.procs or besom_procs_set. */
+unsigned besom_procs(besom_heap *heap);
+
+/* ==== Allocation =========================================================================================
+ *
+ * Objects up to 32 KiB come from size classes (16, 24, 32, 48, 64, 80, ...: at most 12.5 % above the size asked,
+ * beyond 128 bytes); larger ones have pages of their own. The kind is chosen for each object and stays. NULL means
+ * that memory is short: the system or heap_limit refused it after a full collection, and out_of_memory, if set,
+ * gave up. The heap is usable afterwards. A size that cannot be met at all (above PTRDIFF_MAX) gives NULL at once.
+ */
+
+/* Allocates zeroed memory of `bytes`.  [safepoint]
+ *
+ * 0 bytes is valid: a pointer that no other object has. Memory is aligned to 16 bytes from 16 bytes up, to 8 below.
+ *
+ * Tiny objects: BESOM_NOSCAN of 1 to 15 bytes share 16-byte blocks, aligned to the largest power of two that
+ * divides the size, at most 8 (12 bytes: 4; 5 bytes: 1). One of them that is reachable keeps its whole block.
+ * besom_options.tiny = 0 turns it off: each has a slot of 16 bytes.
+ *
+ * INLINE: with constant size and kind eight instructions with the return, one branch, no atomic operation, no
+ * call (tiny: ten); a variable size adds a table look-up. When the cell is used up: a call that takes
+ * the next run of free slots, now and then sweeps, now and then collects. Aborts:
+ *   besom: besom_alloc: kind <n>, expected 0..3
+ *   besom: besom_alloc: mutator is blocked, between besom_block and besom_unblock */
+BESOM_INLINE void *besom_alloc(besom_mutator *m, size_t bytes, besom_kind kind);
+
+/* The usable bytes of the object that starts at `object`: what was asked for, or a little more. 0 if no
+ * object of the heap starts there: NULL, an interior pointer, a freed object, a C pointer. A tiny object is not
+ * known for itself, its block is: 16 at the block's start, else 0. Takes a few loads. On a thread that is not attached
+ * the answer may be out of date when it arrives. */
+size_t besom_size(besom_heap *heap, const void *object);
+
+/* The start of the object that holds this address, or NULL if none does. Cost as besom_size. */
+void *besom_base(besom_heap *heap, const void *interior);
+
+/* ---- Layouts --------------------------------------------------------------------------------------------
+ *
+ * A layout is a registered shape: so many bytes, with plain pointers at these offsets and nothing elsewhere.
+ * Objects of a layout are scanned exactly, without a header and without a callback, and besom_new needs no size.
+ * The first 1,024 layouts of a heap of at most 32 KiB have memory of their own; later and larger ones share memory,
+ * pay a word an object, and besom_new is a call for them.
+ */
+
+typedef uint32_t besom_layout; /* the number of a layout; good in the heap that it was registered in */
+
+#define BESOM_LAYOUTS_MAX 65536 /* how many layouts a heap can hold */
+
+/* Registers a layout. Layouts cannot be taken back; the same shape registered twice gives two numbers. Takes a lock.
+ *   BESOM_ERR_INVALID     bytes is 0 or above UINT32_MAX; an offset is no multiple of 8, or offset + 8 > bytes; there
+ *                         are offsets and bytes is no multiple of 8; n > 0 and pointer_offsets is NULL; out is NULL
+ *   BESOM_ERR_LIMIT       BESOM_LAYOUTS_MAX are registered
+ *   BESOM_ERR_NO_MEMORY   the system refused */
+BESOM_MUST_USE besom_status besom_layout_register(besom_heap *heap, size_t bytes, const uint32_t *pointer_offsets,
+                                                  size_t n, besom_layout *out);
+
+/* BESOM_LAYOUT(heap, &layout, type, field, ...) registers a struct by the names of its pointer fields, 1 to 16 of
+ * them, and is besom_layout_register's status. For a struct without pointers call besom_layout_register with n = 0.
+ *
+ *     typedef struct pair { void *head, *tail; long mark; } pair;
+ *     besom_layout pairs;
+ *     if (BESOM_LAYOUT(heap, &pairs, pair, head, tail) != BESOM_OK) ...
+ *     pair *p = (pair *)besom_new(m, pairs); */
+#if defined(__cplusplus)
+#define BESOM_LAYOUT(heap, out, type, ...)                                                                             \
+    besom_layout_register((heap), sizeof(type),                                                                        \
+                          besom_offsets<BESOM_COUNT(__VA_ARGS__)>{{BESOM_EACH(BESOM_OFFSET, type, __VA_ARGS__)}}.at,   \
+                          BESOM_COUNT(__VA_ARGS__), (out))
+#else
+#define BESOM_LAYOUT(heap, out, type, ...)                                                                             \
+    besom_layout_register((heap), sizeof(type),                                                                        \
+                          (const uint32_t[]){BESOM_EACH(BESOM_OFFSET, type, __VA_ARGS__)}, BESOM_COUNT(__VA_ARGS__),   \
+                          (out))
+#endif
+
+/* Allocates a zeroed object of a layout.  [safepoint]  Aligned to 16 bytes from 16 bytes up, except that a layout of 17
+ * to 24 bytes is aligned to 8. INLINE: as besom_alloc, plus a load of the slot size and one compare. NULL as
+ * besom_alloc. Aborts:
+ *   besom: besom_new: layout <n> is not registered
+ *   besom: besom_new: mutator is blocked, between besom_block and besom_unblock */
+BESOM_INLINE void *besom_new(besom_mutator *m, besom_layout layout);
+
+/* Allocates `count` zeroed elements of a layout in one object, one element every `bytes` of the layout.  [safepoint]
+ * count 0 is valid, as besom_alloc of 0 bytes. A product that overflows gives NULL. Huge arrays are marked in
+ * pieces, by several workers. Aborts:
+ *   besom: besom_new_array: layout <n> is not registered
+ *   besom: besom_new_array: mutator is blocked, between besom_block and besom_unblock */
+void *besom_new_array(besom_mutator *m, besom_layout element, size_t count);
+
+/* ==== Stores =============================================================================================
+ *
+ * Every store of what may be a pointer, into a heap object or into a registered root range (then object = NULL),
+ * goes through these; else concurrent marking can miss it. Not needed: C locals, frames, the VM stack of
+ * besom_stack_set, and the first stores into an object that was allocated since the last safepoint. In mode
+ * BESOM_STOP_THE_WORLD, the only one in this release, a plain store will do; a VM that calls these today runs
+ * unchanged when marking becomes concurrent.
+ *
+ * With verify = heap each checks the object it is given, and aborts:
+ *   besom: besom_write: 0x<address> is no object of this heap
+ * (likewise besom_write_value, besom_write_range).
+ */
+
+/* *slot = value, where slot is a field of object, of any pointer type. INLINE: one load, one branch, and the store
+ * of one untorn word. */
+BESOM_INLINE void besom_write(besom_mutator *m, void *object, void *slot, void *value);
+
+/* *slot = value for a word in the heap's encoding, pointer or not. INLINE, cost as besom_write. */
+BESOM_INLINE void besom_write_value(besom_mutator *m, void *object, uint64_t *slot, uint64_t value);
+
+/* Copies words from `from` to `to`, a part of object; they may overlap. Words are read as the object's kind has
+ * them. */
+void besom_write_range(besom_mutator *m, void *object, void *to, const void *from, size_t words);
+
+/* ==== Roots ==============================================================================================
+ *
+ * An object lives while a root leads to it. Roots are: attached threads' C stacks and registers, if
+ * besom_options.scan_native_stacks is on; frames; each mutator's VM stack and trace function; handles; registered
+ * ranges; besom_options.roots. Nothing else is: not the program's global variables, not malloc's memory, not
+ * thread-local variables.
+ */
+
+/* Registers `words` words at `start` as roots, e.g. a global array. start must be aligned to 8 bytes; kind is
+ * BESOM_CONSERVATIVE or BESOM_VALUES. Ranges of different starts may overlap. The memory must stay readable until
+ * it is removed. Takes a lock; a cycle scans each range once.
+ *   BESOM_ERR_INVALID     start is NULL, unaligned or registered already; words is 0 or overflows; kind is another
+ *   BESOM_ERR_NO_MEMORY   the system refused */
+BESOM_MUST_USE besom_status besom_roots_add(besom_heap *heap, void *start, size_t words, besom_kind kind);
+
+/*   BESOM_ERR_INVALID     no range starts there */
+besom_status besom_roots_remove(besom_heap *heap, void *start);
+
+/* The VM's own value stack: the words [base, *top) are roots, read as kind, BESOM_CONSERVATIVE or BESOM_VALUES. It
+ * grows up; the VM moves *top freely and pushes with plain stores. The collector reads *top at safepoints: store it
+ * before one. One stack for each mutator; a second call replaces it, base = NULL removes it.
+ *   BESOM_ERR_INVALID     base is unaligned; top is NULL; *top is below base; kind is another
+ * (With base = NULL the rest is not looked at.) */
+besom_status besom_stack_set(besom_mutator *m, void *base, void **top, besom_kind kind);
+
+/* Anything else of this thread: the function is called with object = NULL whenever its roots are scanned, while the
+ * thread is stopped or blocked. One for each mutator; a second call replaces it, NULL removes it. */
+besom_status besom_mutator_roots(besom_mutator *m, besom_trace_fn trace, void *data);
+
+/* BESOM_FRAME(m, &a, &b, ...) makes 1 to 16 C locals precise roots from here to BESOM_FRAME_END(m), which every way out
+ * of the block must pass. The locals must be initialised first, and hold plain pointers to objects (interior ones
+ * too) or NULL. Frames nest. Cost: a few stores on the C stack, no call. Both are statements; m is evaluated once.
+ *
+ *     tree *grow(besom_mutator *m, int depth) {
+ *         tree *t = (tree *)besom_alloc(m, sizeof *t, BESOM_VALUES);
+ *         if (t == NULL || depth == 0) return t;
+ *         BESOM_FRAME(m, &t);
+ *         tree *left = grow(m, depth - 1);
+ *         besom_write(m, t, &t->left, left);
+ *         BESOM_FRAME_END(m);
+ *         return t;
+ *     } */
+#define BESOM_FRAME(m, ...)                                                                                            \
+    void **const BESOM_PASTE(besom_frame_slots_, __LINE__)[] = {BESOM_EACH(BESOM_SLOT, 0, __VA_ARGS__)};               \
+    struct besom_frame BESOM_PASTE(besom_frame_, __LINE__) = {0, BESOM_COUNT(__VA_ARGS__),                             \
+                                                              BESOM_PASTE(besom_frame_slots_, __LINE__)};              \
+    besom_frame_push((m), &BESOM_PASTE(besom_frame_, __LINE__))
+#define BESOM_FRAME_END(m) besom_frame_pop(m)
+
+/* Frames and longjmp: a jump out of functions that hold frames must drop their frames. Save before setjmp, restore
+ * after the jump has landed, before anything that may be a safepoint. (A C++ exception likewise.) INLINE, one load or
+ * store. */
+BESOM_INLINE struct besom_frame *besom_frames_save(besom_mutator *m);
+BESOM_INLINE void besom_frames_restore(besom_mutator *m, struct besom_frame *saved);
+
+/* A strong root that outlives a frame and a thread: for C structures that hold an object. Any attached thread of the
+ * heap may use it. Each function takes a lock or an atomic operation: it is no substitute for a local. */
+typedef struct besom_handle besom_handle;
+
+/* NULL when memory is short. object may be NULL. */
+besom_handle *besom_handle_new(besom_mutator *m, void *object);
+
+/* The object. Get, set and free abort when given anything else than a handle of the heap:
+ *   besom: besom_handle_get: handle 0x<address> is freed already
+ *   besom: besom_handle_get: handle 0x<address> is no handle of this heap */
+void *besom_handle_get(besom_mutator *m, const besom_handle *handle);
+
+/* Makes the handle hold another object, or NULL. Aborts as besom_handle_get, with its own name. */
+void besom_handle_set(besom_mutator *m, besom_handle *handle, void *object);
+
+/* Frees the handle; its address may come back from besom_handle_new. NULL is fine. Aborts as besom_handle_get. */
+void besom_handle_free(besom_heap *heap, besom_handle *handle);
+
+/* ==== Collection =========================================================================================
+ *
+ * Cycles start by themselves when the heap has grown by gc_percent over what was live, or nears a limit. These are
+ * for tests, for idle moments, and for tuning while running.
+ */
+
+/* A whole cycle, marked and swept, before it returns: what was unreachable at the call is free afterwards (as far as no
+ * conservative root happens to hold it).  [safepoint] */
+besom_status besom_collect(besom_mutator *m);
+
+/* Sets besom_options.gc_percent. Takes effect with the next allocation that asks whether to collect. */
+void besom_gc_percent_set(besom_heap *heap, unsigned percent);
+
+/* Sets besom_options.memory_limit, in bytes; 0 is none. */
+void besom_memory_limit_set(besom_heap *heap, size_t bytes);
+
+/* Gives the free pages back to the system now: they leave the resident set. Returns the bytes given back. Collect
+ * first if what died lately should go too. */
+size_t besom_release_memory(besom_heap *heap);
+
+/* Visits every object that is allocated, in address order, with the world stopped: reachable or not yet swept away
+ * (collect first to see the reachable only). `bytes` is besom_size's; `kind` is BESOM_TYPED for objects of a layout;
+ * tiny objects are visited a block at a time. visit must not allocate nor call back into the heap, except
+ * besom_size and besom_base. It returns 0 to go on; any other number ends the walk and is besom_walk's result. 0 at
+ * the end.  [safepoint] */
+int besom_walk(besom_mutator *m, int (*visit)(void *object, size_t bytes, besom_kind kind, void *data), void *data);
+
+/* ==== Statistics =========================================================================================
+ *
+ * One consistent snapshot: all fields are of one moment, though no thread is stopped for it. Two snapshots can be
+ * subtracted. At every one of them
+ *
+ *     total_free_bytes <= total_alloc_bytes       free_count <= alloc_count
+ *     total_alloc_bytes - total_free_bytes <= in_heap
+ *     in_heap + in_stacks + in_work_bufs <= committed
+ *
+ * A mutator's allocations are credited when it takes the memory for its cache, so the counts run ahead of what it has
+ * used by what its cells hold, until a collection or its detach settles them.
+ */
+
+typedef struct besom_stats {
+    int64_t committed;          /* bytes of heap pages that the system may back with memory */
+    int64_t released;           /* bytes of heap pages given back to the system, still reserved */
+    int64_t in_heap;            /* bytes of pages in use for objects */
+    int64_t in_stacks;          /* bytes of pages in use for stacks */
+    int64_t in_work_bufs;       /* bytes of pages in use by the collector */
+    int64_t in_metadata;        /* bytes of the heap's tables beside the pages */
+    uint64_t total_alloc_bytes; /* bytes allocated ever, in whole slots */
+    uint64_t total_free_bytes;  /* bytes freed ever, in whole slots */
+    uint64_t alloc_count;       /* objects allocated ever, tiny ones included */
+    uint64_t free_count;        /* objects freed ever; tiny ones count as freed at once, their blocks when swept */
+    uint64_t tiny_allocs;       /* tiny objects that shared a block, ever */
+    uint64_t cycles;            /* collections finished */
+    uint64_t forced_cycles;     /* those of them that besom_collect asked for */
+    uint64_t pause_total_ns;    /* time for which the world was stopped, all cycles */
+    uint64_t pause_max_ns;      /* the longest of them */
+    uint64_t live_bytes;        /* bytes that the last cycle marked */
+    uint64_t next_goal;         /* heap bytes at which the next cycle is due; UINT64_MAX when none is */
+    uint64_t peak_footprint;    /* the most bytes the heap has ever had committed, tables included */
+} besom_stats;
+
+/* Fills *out. Any thread, attached, blocked or neither. Takes a lock and waits for at most a few instructions of each
+ * running mutator. */
+void besom_stats_read(besom_heap *heap, besom_stats *out);
+
+/* ==== Debugging ==========================================================================================
+ *
+ * besom_options_init reads these variables, in release builds too. Sizes take k, m or g (KiB, MiB, GiB).
+ *
+ *   BESOM_HEAP_LIMIT=size          BESOM_MEMORY_LIMIT=size        BESOM_GC_PERCENT=n
+ *   BESOM_PROCS=n                  BESOM_MARK_WORKERS=n           BESOM_SCAN_NATIVE_STACKS=0|1
+ *   BESOM_TINY=0|1                 BESOM_GC_TRACE=0|1             BESOM_VERIFY=off|marks|heap|both
+ *   BESOM_COLLECT_EVERY=n          BESOM_CLOBBER_FREE=0|1
+ *
+ * A value that cannot be read, and a name that begins with BESOM_ and is none of these, prints
+ *   besom: BESOM_PROCS=many, expected a number from 0 to 4096; ignored
+ * A VM that crashes after a collection has a root or an edge that it did not name. BESOM_COLLECT_EVERY=1 makes it
+ * crash soon, BESOM_CLOBBER_FREE=1 near the cause, and BESOM_VERIFY=both tells it from a fault of the collector's,
+ * which prints a line that begins with
+ *   besom: verify: ...    a check of the heap's structures, or of marking against a second marking, failed
+ *   besom: zombie: ...    the sweeper found a marked slot that was never allocated: a stray or stale pointer
+ */
+
+/* ==== Inside the fast paths ==============================================================================
+ *
+ * From here on nothing is for callers, and everything may change with the version. The library asserts at compile
+ * time that its own structures agree with these.
+ */
+
+/* A cell hands out slots of one span class: [cursor, limit) is zeroed and free, slot is the size of one.
+ *   cursor <= limit; (limit - cursor) % slot == 0; slot > 0, so that cursor + slot > limit when the cell is empty.
+ * An empty cell has cursor = limit (NULL, too); a cell that may serve nothing, because its layout is not registered
+ * or its mutator is blocked, is empty with slot = 1 << 48. Cell 0 is the tiny block: slot counts what was put
+ * into it, and there cursor and limit have any alignment. */
+struct besom_cell {
+    char *cursor;
+    char *limit;
+    size_t slot;
+};
+
+/* What the inline functions see of a mutator; the library's own part follows it. */
+struct besom_mutator {
+    struct besom_cell *cells;   /* of its P; while it has none, cells that serve nothing */
+    uint32_t poll;              /* nonzero: somebody wants this thread at a safepoint. Written by other threads */
+    uint32_t barrier;           /* nonzero: stores go through the slow path. Changes at safepoints only */
+    struct besom_frame *frames; /* the innermost frame */
+};
+
+/* A frame of roots on the C stack. */
+struct besom_frame {
+    struct besom_frame *previous; /* NULL in the outermost */
+    size_t count;                 /* of slots */
+    void **const *slots;          /* the addresses of the locals */
+};
+
+BESOM_STATIC_ASSERT(sizeof(struct besom_cell) == 24, "besom.h: layout of besom_cell");
+BESOM_STATIC_ASSERT(sizeof(struct besom_mutator) == 24 && offsetof(struct besom_mutator, frames) == 16,
+                    "besom.h: layout of besom_mutator");
+BESOM_STATIC_ASSERT(sizeof(struct besom_frame) == 24, "besom.h: layout of besom_frame");
+
+/* The slow paths: what the inline functions call when their cell is empty or their flag is up. */
+BESOM_COLD void *besom_alloc_slow(besom_mutator *m, size_t bytes, besom_kind kind);
+BESOM_COLD void *besom_new_slow(besom_mutator *m, besom_layout layout);
+BESOM_COLD void besom_safepoint_slow(besom_mutator *m);
+BESOM_COLD void besom_write_slow(besom_mutator *m, void *object, void *slot, void *value);
+BESOM_COLD void besom_write_value_slow(besom_mutator *m, void *object, uint64_t *slot, uint64_t value);
+
+/* Cells by number: kind * BESOM_SIZE_CLASSES + size class, then one for each layout with memory of its own, whose
+ * besom_layout is its cell's number. */
+#define BESOM_SIZE_CLASSES 67
+#define BESOM_OWN_LAYOUT_FIRST 335
+#define BESOM_OWN_LAYOUT_END 1359
+#define BESOM_SMALL_MAX 32768
+#define BESOM_TINY_MAX 15
+
+/* Slot size by size class. Class 0 is the large objects' (and the tiny block's cell); class 2, 24 bytes, serves
+ * layouts only. */
+static const uint16_t besom_class_bytes[BESOM_SIZE_CLASSES] = {
+    0, 16, 24, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 352, 384, 416,
+    448, 480, 512, 576, 640, 704, 768, 896, 1024, 1152, 1280, 1408, 1536, 1792, 2048, 2304, 2688, 3072, 3200,
+    3456, 4096, 4864, 5376, 6144, 6528, 6784, 6912, 8192, 9472, 9728, 10240, 10880, 12288, 13568, 14336,
+    16384, 18432, 19072, 20480, 21760, 24576, 27264, 28672, 32768
+};
+/* Size class by (bytes + 7) / 8, up to 1,024 bytes. */
+static const uint8_t besom_class_by_8[129] = {
+    1, 1, 1, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15, 16,
+    16, 17, 17, 18, 18, 18, 18, 19, 19, 19, 19, 20, 20, 20, 20, 21, 21, 21, 21, 22, 22, 22, 22, 23, 23, 23,
+    23, 24, 24, 24, 24, 25, 25, 25, 25, 26, 26, 26, 26, 26, 26, 26, 26, 27, 27, 27, 27, 27, 27, 27, 27, 28,
+    28, 28, 28, 28, 28, 28, 28, 29, 29, 29, 29, 29, 29, 29, 29, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30,
+    30, 30, 30, 30, 30, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31
+};
+/* Size class by (bytes - 1024 + 127) / 128, above. */
+static const uint8_t besom_class_by_128[249] = {
+    31, 32, 33, 34, 35, 36, 36, 37, 37, 38, 38, 39, 39, 39, 40, 40, 40, 41, 42, 42, 43, 43, 43, 43, 43, 44,
+    44, 44, 44, 44, 44, 45, 45, 45, 45, 46, 46, 46, 46, 46, 46, 47, 47, 47, 48, 48, 49, 50, 50, 50, 50, 50,
+    50, 50, 50, 50, 50, 51, 51, 51, 51, 51, 51, 51, 51, 51, 51, 52, 52, 53, 53, 53, 53, 54, 54, 54, 54, 54,
+    55, 55, 55, 55, 55, 55, 55, 55, 55, 55, 55, 56, 56, 56, 56, 56, 56, 56, 56, 56, 56, 57, 57, 57, 57, 57,
+    57, 58, 58, 58, 58, 58, 58, 58, 58, 58, 58, 58, 58, 58, 58, 58, 58, 59, 59, 59, 59, 59, 59, 59, 59, 59,
+    59, 59, 59, 59, 59, 59, 59, 60, 60, 60, 60, 60, 61, 61, 61, 61, 61, 61, 61, 61, 61, 61, 61, 62, 62, 62,
+    62, 62, 62, 62, 62, 62, 62, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
+    63, 63, 63, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 65, 65,
+    65, 65, 65, 65, 65, 65, 65, 65, 65, 66, 66, 66, 66, 66, 66, 66, 66, 66, 66, 66, 66, 66, 66, 66, 66, 66,
+    66, 66, 66, 66, 66, 66, 66, 66, 66, 66, 66, 66, 66, 66, 66
+};
+
+BESOM_INLINE void *besom_alloc(besom_mutator *m, size_t bytes, besom_kind kind)
+{
+    struct besom_cell *cell;
+    size_t size_class, slot;
+    uintptr_t start, end;
+
+    if (BESOM_UNLIKELY(bytes > BESOM_SMALL_MAX || (unsigned)kind > BESOM_TRACED))
+        return besom_alloc_slow(m, bytes, kind);
+    if (kind == BESOM_NOSCAN && bytes - 1 < BESOM_TINY_MAX) {
+        const uintptr_t align = (bytes | 8) & (0 - (bytes | 8)); /* the lowest bit of bytes, at most 8 */
+        cell = m->cells;
+        start = ((uintptr_t)cell->cursor + align - 1) & (0 - align);
+        end = start + bytes;
+        if (BESOM_UNLIKELY(end > (uintptr_t)cell->limit)) return besom_alloc_slow(m, bytes, kind);
+        cell->cursor = (char *)end;
+        cell->slot += 1;
+        return (void *)start;
+    }
+    size_class = bytes <= 1024 ? besom_class_by_8[(bytes + 7) / 8] : besom_class_by_128[(bytes - 1024 + 127) / 128];
+    cell = &m->cells[(size_t)kind * BESOM_SIZE_CLASSES + size_class];
+    slot = BESOM_IS_CONSTANT(bytes) ? besom_class_bytes[size_class] : cell->slot;
+    start = (uintptr_t)cell->cursor;
+    end = start + slot;
+    if (BESOM_UNLIKELY(end > (uintptr_t)cell->limit)) return besom_alloc_slow(m, bytes, kind);
+    cell->cursor = (char *)end;
+    return (void *)start;
+}
+
+BESOM_INLINE void *besom_new(besom_mutator *m, besom_layout layout)
+{
+    struct besom_cell *cell;
+    uintptr_t start, end;
+
+    if (BESOM_UNLIKELY(layout - BESOM_OWN_LAYOUT_FIRST >= BESOM_OWN_LAYOUT_END - BESOM_OWN_LAYOUT_FIRST))
+        return besom_new_slow(m, layout);
+    cell = &m->cells[layout];
+    start = (uintptr_t)cell->cursor;
+    end = start + cell->slot;
+    if (BESOM_UNLIKELY(end > (uintptr_t)cell->limit)) return besom_new_slow(m, layout);
+    cell->cursor = (char *)end;
+    return (void *)start;
+}
+
+BESOM_INLINE void besom_safepoint(besom_mutator *m)
+{
+#if defined(__GNUC__)
+    const uint32_t poll = __atomic_load_n(&m->poll, __ATOMIC_RELAXED);
+#else
+    const uint32_t poll = *(const volatile uint32_t *)&m->poll;
+#endif
+    if (BESOM_UNLIKELY(poll != 0)) besom_safepoint_slow(m);
+}
+
+/* One word, stored whole, whatever type the slot was declared with. */
+BESOM_INLINE void besom_store_word(void *slot, uint64_t value)
+{
+#if defined(__GNUC__)
+    typedef uint64_t __attribute__((may_alias)) word;
+    __atomic_store_n((word *)slot, value, __ATOMIC_RELAXED);
+#else
+    *(volatile uint64_t *)slot = value;
+#endif
+}
+
+BESOM_INLINE void besom_write(besom_mutator *m, void *object, void *slot, void *value)
+{
+    if (BESOM_UNLIKELY(m->barrier != 0))
+        besom_write_slow(m, object, slot, value);
+    else
+        besom_store_word(slot, (uint64_t)(uintptr_t)value);
+}
+
+BESOM_INLINE void besom_write_value(besom_mutator *m, void *object, uint64_t *slot, uint64_t value)
+{
+    if (BESOM_UNLIKELY(m->barrier != 0))
+        besom_write_value_slow(m, object, slot, value);
+    else
+        besom_store_word(slot, value);
+}
+
+BESOM_INLINE void besom_frame_push(besom_mutator *m, struct besom_frame *frame)
+{
+    frame->previous = m->frames;
+    m->frames = frame;
+}
+
+BESOM_INLINE void besom_frame_pop(besom_mutator *m)
+{
+    m->frames = m->frames->previous;
+}
+
+BESOM_INLINE struct besom_frame *besom_frames_save(besom_mutator *m)
+{
+    return m->frames;
+}
+
+BESOM_INLINE void besom_frames_restore(besom_mutator *m, struct besom_frame *saved)
+{
+    m->frames = saved;
+}
+
+#if defined(__cplusplus)
+} /* extern "C" */
+
+/* An array that an expression can make: C's compound literal. */
+template <size_t N> struct besom_offsets {
+    uint32_t at[N];
+};
+#endif
+
+/* The preprocessor's part of BESOM_FRAME and BESOM_LAYOUT: count 1 to 16 arguments, apply F(x, argument) to each. */
+#define BESOM_SLOT(unused, address) (void **)(address)
+#define BESOM_OFFSET(type, field) (uint32_t) offsetof(type, field)
+#define BESOM_PASTE_(a, b) a##b
+#define BESOM_PASTE(a, b) BESOM_PASTE_(a, b)
+#define BESOM_COUNT(...) BESOM_COUNT_(__VA_ARGS__, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
+#define BESOM_COUNT_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, count, ...) count
+#define BESOM_EACH(F, x, ...) BESOM_PASTE(BESOM_EACH_, BESOM_COUNT(__VA_ARGS__))(F, x, __VA_ARGS__)
+#define BESOM_EACH_1(F, x, a) F(x, a)
+#define BESOM_EACH_2(F, x, a, ...) F(x, a), BESOM_EACH_1(F, x, __VA_ARGS__)
+#define BESOM_EACH_3(F, x, a, ...) F(x, a), BESOM_EACH_2(F, x, __VA_ARGS__)
+#define BESOM_EACH_4(F, x, a, ...) F(x, a), BESOM_EACH_3(F, x, __VA_ARGS__)
+#define BESOM_EACH_5(F, x, a, ...) F(x, a), BESOM_EACH_4(F, x, __VA_ARGS__)
+#define BESOM_EACH_6(F, x, a, ...) F(x, a), BESOM_EACH_5(F, x, __VA_ARGS__)
+#define BESOM_EACH_7(F, x, a, ...) F(x, a), BESOM_EACH_6(F, x, __VA_ARGS__)
+#define BESOM_EACH_8(F, x, a, ...) F(x, a), BESOM_EACH_7(F, x, __VA_ARGS__)
+#define BESOM_EACH_9(F, x, a, ...) F(x, a), BESOM_EACH_8(F, x, __VA_ARGS__)
+#define BESOM_EACH_10(F, x, a, ...) F(x, a), BESOM_EACH_9(F, x, __VA_ARGS__)
+#define BESOM_EACH_11(F, x, a, ...) F(x, a), BESOM_EACH_10(F, x, __VA_ARGS__)
+#define BESOM_EACH_12(F, x, a, ...) F(x, a), BESOM_EACH_11(F, x, __VA_ARGS__)
+#define BESOM_EACH_13(F, x, a, ...) F(x, a), BESOM_EACH_12(F, x, __VA_ARGS__)
+#define BESOM_EACH_14(F, x, a, ...) F(x, a), BESOM_EACH_13(F, x, __VA_ARGS__)
+#define BESOM_EACH_15(F, x, a, ...) F(x, a), BESOM_EACH_14(F, x, __VA_ARGS__)
+#define BESOM_EACH_16(F, x, a, ...) F(x, a), BESOM_EACH_15(F, x, __VA_ARGS__)
+
+#endif /* BESOM_H */
