@@ -14,7 +14,8 @@ use core::array::from_fn;
 use crate::delta::{HeapStatsDelta, SIZE_CLASSES};
 use crate::fatal;
 use crate::sync::{
-    AtomicI64, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, fence, lock, spin_loop, yield_now,
+    AccessCheck, AtomicI64, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, fence, lock, spin_loop,
+    yield_now,
 };
 
 /// Records in the ring.
@@ -63,6 +64,8 @@ struct Record {
     large: [AtomicU64; 4],
     small_alloc: [AtomicU64; SIZE_CLASSES],
     small_free: [AtomicU64; SIZE_CLASSES],
+    /// Shared by the open guards of its generation, then the reader's alone.
+    access: AccessCheck,
 }
 
 impl Record {
@@ -72,10 +75,12 @@ impl Record {
             large: from_fn(|_| AtomicU64::new(0)),
             small_alloc: from_fn(|_| AtomicU64::new(0)),
             small_free: from_fn(|_| AtomicU64::new(0)),
+            access: AccessCheck::default(),
         }
     }
 
     fn load(&self) -> HeapStatsDelta {
+        self.access.exclusive();
         let mut delta = HeapStatsDelta::ZERO;
         for (to, from) in delta.signed_mut().into_iter().zip(&self.signed) {
             *to = from.load(Ordering::Relaxed);
@@ -105,6 +110,7 @@ impl Record {
         for (to, from) in self.small_free.iter().zip(delta.small_free_count) {
             to.store(from, Ordering::Relaxed);
         }
+        self.access.exclusive();
     }
 }
 
@@ -225,7 +231,9 @@ impl<'a> Writer<'a> {
             None => Hold::Lock { _guard: lock(&self.stats.unattached) },
         };
         let generation = self.stats.generation.0.load(Ordering::Acquire);
-        StatsGuard { record: &self.stats.records[generation as usize], hold }
+        let record = &self.stats.records[generation as usize];
+        record.access.shared();
+        StatsGuard { record, hold }
     }
 }
 
@@ -315,6 +323,7 @@ fn add(counter: &AtomicU64, n: u64) {
 
 impl Drop for StatsGuard<'_> {
     fn drop(&mut self) {
+        self.record.access.shared();
         if let Hold::P { seq, even } = self.hold {
             // Release: a reader that sees the sequence even sees what was added.
             seq.0.store(even, Ordering::Release);

@@ -158,35 +158,37 @@ mod tests {
 
     #[test]
     fn a_reader_never_sees_half_a_pause() {
+        use std::sync::Barrier;
         use std::sync::atomic::{AtomicBool, Ordering};
-        let log = PauseLog::new();
-        let done = AtomicBool::new(false);
+        let (log, done, start) = (PauseLog::new(), AtomicBool::new(false), Barrier::new(3));
+        let read = || {
+            start.wait();
+            let mut seen = 0u64;
+            loop {
+                let last = done.load(Ordering::Acquire);
+                let count = log.count();
+                assert!(log.total_ns() >= count.saturating_sub(1) * count / 2);
+                let mut newer = u64::MAX;
+                for p in log.recent() {
+                    assert_eq!(p.end_unix_ns, p.ns ^ 0x5555);
+                    assert!(p.ns < newer);
+                    newer = p.ns;
+                    seen += 1;
+                }
+                if last {
+                    return seen;
+                }
+            }
+        };
         std::thread::scope(|s| {
-            let readers: Vec<_> = (0..2)
-                .map(|_| {
-                    s.spawn(|| {
-                        let mut seen = 0u64;
-                        while !done.load(Ordering::Relaxed) {
-                            let mut newer = u64::MAX;
-                            for p in log.recent() {
-                                assert_eq!(p.end_unix_ns, p.ns ^ 0x5555);
-                                assert!(p.ns < newer);
-                                newer = p.ns;
-                                seen += 1;
-                            }
-                            let count = log.count();
-                            assert!(log.total_ns() >= count.saturating_sub(1) * count / 2);
-                        }
-                        seen
-                    })
-                })
-                .collect();
+            let readers = [s.spawn(read), s.spawn(read)];
+            start.wait();
             for i in 0..200_000u64 {
                 log.record(i, i ^ 0x5555);
             }
-            done.store(true, Ordering::Relaxed);
+            done.store(true, Ordering::Release);
             for r in readers {
-                assert!(r.join().expect("reader") > 0);
+                assert!(r.join().expect("reader") >= PAUSES as u64);
             }
         });
         assert_eq!(log.count(), 200_000);

@@ -33,6 +33,33 @@ pub mod raw {
     };
 }
 
+/// Says who may touch data made of relaxed atomics, and when. Nothing in a build; in a loom model each call is
+/// checked as an access to memory that is not atomic: sharers exclude owners, and what keeps them apart must be a
+/// happens-before. (Loom orders the stores to one atomic as they are run, so it would not see by itself that a
+/// relaxed addition may come before the store that empties the counter.)
+#[derive(Default)]
+pub struct AccessCheck(#[cfg(loom)] loom::cell::UnsafeCell<()>);
+
+// SAFETY: there is no data; loom's cell reports the races that the type is there to find.
+#[cfg(loom)]
+unsafe impl Sync for AccessCheck {}
+
+impl AccessCheck {
+    /// This thread, perhaps among others, touches the data now.
+    #[inline]
+    pub fn shared(&self) {
+        #[cfg(loom)]
+        self.0.with(|_| ());
+    }
+
+    /// This thread alone touches the data now.
+    #[inline]
+    pub fn exclusive(&self) {
+        #[cfg(loom)]
+        self.0.with_mut(|_| ());
+    }
+}
+
 /// Locks a mutex whose holders never panic: a poisoned lock means a broken invariant, and aborts.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     match mutex.lock() {
