@@ -167,6 +167,13 @@ impl HeapTables {
         self.alloc.get(word).load(Relaxed) & bit != 0
     }
 
+    /// Says that the slot that starts at `offset`, which the caller owns, is handed out.
+    pub fn set_allocated(&self, offset: usize) {
+        let (word, bit) = locate(offset);
+        let word = self.alloc.get(word);
+        word.store(word.load(Relaxed) | bit, Relaxed);
+    }
+
     /// Whether the object that starts at `offset` is marked.
     #[inline(always)]
     pub fn is_marked(&self, offset: usize) -> bool {

@@ -75,6 +75,13 @@ impl Mapping {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Gives the memory behind a part of it, in whole pages, back to the system: it reads as zero afterwards.
+    pub fn discard(&self, from: usize, bytes: usize) {
+        debug_assert!(from + bytes <= self.len() && from.is_multiple_of(page_size()));
+        // SAFETY: the part lies within the mapping, which is ours; what it held is not needed, says the caller.
+        unsafe { libc::madvise(self.ptr().add(from).cast(), bytes, libc::MADV_DONTNEED) };
+    }
 }
 
 /// Addresses that belong to us and have no memory behind them; given back, memory and all, when dropped.
@@ -168,7 +175,7 @@ pub(crate) fn address_space_left() -> Option<usize> {
 }
 
 /// Addresses mapped by the process now; 0 where the system does not tell.
-fn mapped_bytes() -> usize {
+pub(crate) fn mapped_bytes() -> usize {
     let mut text = [0; 64];
     let Ok(n) = std::fs::File::open("/proc/self/statm").and_then(|mut f| f.read(&mut text)) else { return 0 };
     let digits = text[..n].iter().take_while(|b| b.is_ascii_digit());
@@ -227,7 +234,8 @@ impl Drop for Thread {
     }
 }
 
-/// Starts a thread with every signal blocked, so that the program's handlers never run on it. At most 15 bytes of
+/// Starts a thread with every signal blocked, so that the program's handlers never run on it. At most 15
+/// bytes of
 /// name; a longer one leaves the thread unnamed.
 ///
 /// # Safety
@@ -244,7 +252,8 @@ pub unsafe fn spawn_thread(name: &CStr, body: ThreadBody, arg: *mut c_void) -> R
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     let mut old = MaybeUninit::<libc::sigset_t>::uninit();
     let mut handle = 0;
-    // SAFETY: the signal sets are initialised by the calls before they are read; a thread inherits the mask of its
+    // SAFETY: the signal sets are initialised by the calls before they are read; a thread inherits the
+    // mask of its
     // creator, whose own is restored; the body is sound to run, by contract; the handle is valid until it is
     // joined or detached, which happens in `Thread` only.
     unsafe {

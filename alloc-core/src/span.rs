@@ -13,7 +13,6 @@
 //!
 //! All caches are flushed before G grows, so 'cached before sweep began' (G+1 in the field) does not occur.
 
-use crate::heap_tables::{GRANULE, GRANULE_SHIFT};
 use crate::span_class::SpanClass;
 use crate::units::{Bytes, PageId, Pages};
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
@@ -44,7 +43,6 @@ pub struct Span {
     needs_zero: AtomicU32,
     /// The layout of a large typed object.
     layout: AtomicU32,
-    /// 1: swept or fresh, and no set and no cache holds it (a large object's span between its birth and its set).
     _room: AtomicU32,
     /// Bytes of a large object as they were asked for, rounded up to words.
     large_bytes: AtomicU64,
@@ -229,10 +227,3 @@ impl<'a> Sweeping<'a> {
         self.span.sweepgen.store(self.generation, Release);
     }
 }
-
-/// The stride in bits between slots of this size, when it is one: then a slot's number times it is its bit.
-pub(crate) fn bit_of(slot: u32, slot_bytes: usize) -> usize {
-    (slot as usize * slot_bytes) >> GRANULE_SHIFT
-}
-
-const _: () = assert!(GRANULE == 16);

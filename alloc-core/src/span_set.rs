@@ -52,7 +52,8 @@ impl SpanSet {
         loop {
             let span = PageId((head as u32).checked_sub(1)?);
             let next = links.next(span);
-            match self.head.compare_exchange_weak(head, moved(head, next), Acquire, Acquire) {
+            // Release: who sees the set empty sees what the popper did before, see `SpanHeap::finish_sweep`.
+            match self.head.compare_exchange_weak(head, moved(head, next), AcqRel, Acquire) {
                 Ok(_) => return Some(span),
                 Err(now) => head = now,
             }

@@ -1,1 +1,17 @@
-//! To be filled.
+//! The collector: roots, marking, sweeping in step with allocation, pacing, verification.
+//!
+//! It knows spans and statistics, and it knows threads only through [`World`].
+
+pub mod cycle;
+pub mod layout;
+pub mod mark;
+pub mod pacer;
+pub mod scan;
+pub mod trace_log;
+pub mod verify;
+pub mod world;
+
+pub use cycle::{Cause, Collector, Config};
+pub use layout::{LayoutError, Layouts};
+pub use scan::{Encoding, Shapes, TraceFn, Tracer, Visitor};
+pub use world::World;

@@ -1,0 +1,237 @@
+//! A cycle: finish the last sweep, stop, mark, advance, resume. What is dead is swept afterwards.
+
+use crate::layout::Layouts;
+use crate::mark::{Marked, Marker};
+use crate::pacer::{CycleEnd, Pacer};
+use crate::scan::{Encoding, Shapes, TraceFn};
+use crate::trace_log;
+use crate::verify::verify_marks;
+use crate::world::World;
+use besom_alloc_core::os::OutOfMemory;
+use besom_alloc_core::span_heap::SpanHeap;
+use besom_alloc_core::units::{Bytes, Pages};
+use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
+use besom_stats::{PauseLog, Writer};
+use std::ffi::c_void;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How a heap is collected; fixed for its life.
+#[derive(Clone, Copy)]
+pub struct Config {
+    /// For values.
+    pub encoding: Encoding,
+    /// For traced objects.
+    pub trace: Option<TraceFn>,
+    /// Handed to the trace functions.
+    pub data: *mut c_void,
+    /// Mark workers, at least 1.
+    pub mark_workers: usize,
+    /// Growth before the next cycle.
+    pub percent: u32,
+    /// The soft limit; 0: none.
+    pub memory_limit: Bytes,
+    /// The hard limit; 0: none.
+    pub hard_limit: Bytes,
+    /// A second marker checks the first.
+    pub verify_marks: bool,
+    /// The heap's equations are checked in each cycle.
+    pub verify_heap: bool,
+    /// One line a cycle.
+    pub gc_trace: bool,
+}
+
+/// Why a cycle was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The goal was reached.
+    Pace,
+    /// The program asked for it.
+    Forced,
+    /// `collect_every`.
+    Every,
+    /// Memory was refused.
+    Limit,
+}
+
+/// What is told of a cycle.
+#[derive(Clone, Copy, Debug)]
+pub struct CycleRecord {
+    /// Counted from 1.
+    pub number: u64,
+    /// Why.
+    pub cause: Cause,
+    /// Its end, since the heap was made.
+    pub since_start: Duration,
+    /// Collecting threads' time over all CPUs' time since then.
+    pub gc_share: f64,
+    /// Finishing the last sweep, beside the program.
+    pub sweep: Duration,
+    /// From the request to the stopped world.
+    pub stop: Duration,
+    /// What marking found.
+    pub marked: Marked,
+    /// From the end of marking to the resumed world.
+    pub end: Duration,
+    /// Live bytes before.
+    pub before: u64,
+    /// The next goal.
+    pub goal: u64,
+}
+
+/// The collector of one heap. One thread at a time runs a cycle: who stops the world sees to it.
+pub struct Collector {
+    shapes: Shapes,
+    marker: Marker,
+    pacer: Pacer,
+    pauses: PauseLog,
+    config: Config,
+    id: u64,
+    started: Instant,
+    cycles: AtomicU64,
+    forced: AtomicU64,
+    cpu_ns: AtomicU64,
+}
+
+// SAFETY: `config.data` is the VM's, see `Shapes`.
+unsafe impl Sync for Collector {}
+// SAFETY: as above.
+unsafe impl Send for Collector {}
+
+static HEAPS: AtomicU64 = AtomicU64::new(0);
+
+impl Collector {
+    /// A collector for a heap of this reservation.
+    pub fn new(config: Config, reserve: Bytes) -> Result<Collector, OutOfMemory> {
+        let layouts = Layouts::new()?;
+        Ok(Collector {
+            shapes: Shapes { encoding: config.encoding, trace: config.trace, data: config.data, layouts },
+            marker: Marker::new(config.mark_workers, reserve)?,
+            pacer: Pacer::new(config.percent, config.memory_limit, config.hard_limit),
+            pauses: PauseLog::new(),
+            config,
+            id: HEAPS.fetch_add(1, Relaxed) + 1,
+            started: Instant::now(),
+            cycles: AtomicU64::new(0),
+            forced: AtomicU64::new(0),
+            cpu_ns: AtomicU64::new(0),
+        })
+    }
+
+    /// What is known of shapes.
+    pub fn shapes(&self) -> &Shapes {
+        &self.shapes
+    }
+
+    /// The pacer.
+    #[inline(always)]
+    pub fn pacer(&self) -> &Pacer {
+        &self.pacer
+    }
+
+    /// The stops.
+    pub fn pauses(&self) -> &PauseLog {
+        &self.pauses
+    }
+
+    /// Cycles so far, and those among them that the program asked for.
+    pub fn cycles(&self) -> (u64, u64) {
+        (self.cycles.load(Relaxed), self.forced.load(Relaxed))
+    }
+
+    /// Bytes that the mark queues hold of the system.
+    pub fn work_bytes(&self) -> Bytes {
+        self.marker.work_bytes()
+    }
+
+    /// Runs a cycle on the calling thread, which counts as stopped for the time.
+    pub fn cycle(&self, heap: &SpanHeap, world: &impl World, cause: Cause, stats: Writer<'_>) {
+        let begin = Instant::now();
+        let last_live = Bytes(self.pacer.live() as usize);
+        self.marker.prepare(last_live);
+        heap.finish_sweep(stats);
+        let swept = Instant::now();
+        let stopped = world.stop();
+        let stop = swept.elapsed();
+        world.flush_caches(&stopped);
+        let before = self.pacer.live();
+        let work = self.marker.work_bytes().0 as i64;
+        if self.config.verify_heap {
+            heap.check(&stopped);
+        }
+        let marked = self
+            .marker
+            .mark(heap, &self.shapes, &stopped, last_live, |visitor| world.visit_roots(&stopped, visitor));
+        let ended = Instant::now();
+        stats.acquire().in_work_bufs(self.marker.work_bytes().0 as i64 - work);
+        if self.config.verify_marks {
+            verify_marks(heap, &self.shapes, |visitor| world.visit_roots(&stopped, visitor));
+        }
+        heap.advance_generation(&stopped);
+        self.pacer.end_cycle(self.cycle_end(heap, &marked));
+        let number = self.cycles.load(Relaxed) + 1;
+        self.cycles.store(number, Relaxed);
+        if cause == Cause::Forced {
+            self.forced.store(self.forced.load(Relaxed) + 1, Relaxed);
+        }
+        world.resume(stopped);
+        let pause = swept.elapsed();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.pauses.record(pause.as_nanos() as u64, unix.as_nanos() as u64);
+        let cpu = self.cpu_ns.fetch_add((marked.cpu + stop).as_nanos() as u64, Relaxed);
+        if self.config.gc_trace {
+            let since_start = self.started.elapsed();
+            let all = since_start.as_nanos() as f64 * besom_alloc_core::os::cpu_count() as f64;
+            trace_log::print(
+                self.id,
+                &CycleRecord {
+                    number,
+                    cause,
+                    since_start,
+                    gc_share: cpu as f64 / all,
+                    sweep: swept - begin,
+                    stop,
+                    marked,
+                    end: ended.elapsed(),
+                    before,
+                    goal: self.pacer.goal(),
+                },
+            );
+        }
+    }
+
+    fn cycle_end(&self, heap: &SpanHeap, marked: &Marked) -> CycleEnd {
+        let pages = heap.pages();
+        let free = pages.free_pages().bytes().0;
+        let held = pages.footprint().0.saturating_sub(free);
+        // Part-filled spans will be filled before new pages are taken: the overhead is what filling leaves.
+        let overhead = held.saturating_sub(pages.in_use().bytes().0);
+        CycleEnd {
+            live: marked.live,
+            roots: marked.roots,
+            pages: pages.in_use(),
+            overhead: Bytes(overhead),
+            hard_limit: self.config.hard_limit,
+        }
+    }
+
+    /// Sweeps what is due before `bytes` more are allocated.
+    #[inline]
+    pub fn pay_sweep_debt(&self, heap: &SpanHeap, bytes: i64, stats: Writer<'_>) {
+        let mut debt = self.pacer.sweep_debt(bytes);
+        while debt.0 > 0 {
+            let swept = heap.sweep_one(stats);
+            self.pacer.swept(swept);
+            match swept {
+                Some(pages) => debt = Pages(debt.0.saturating_sub(pages.0)),
+                None => return,
+            }
+        }
+    }
+
+    /// Sweeps one span; false when none is left.
+    pub fn sweep_step(&self, heap: &SpanHeap, stats: Writer<'_>) -> bool {
+        let swept = heap.sweep_one(stats);
+        self.pacer.swept(swept);
+        swept.is_some()
+    }
+}

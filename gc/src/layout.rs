@@ -1,0 +1,150 @@
+//! Registered layouts: which words of an object hold pointers.
+//!
+//! The first [`OWN_LAYOUTS`] that fit into a slot have a span class each, so that neither their objects nor
+//! their slots need a header. The others, and all arrays, use the shared form: the slot's last word, or a
+//! large object's span, names the layout, and the element's pattern repeats over the whole object.
+
+use besom_alloc_core::heap_tables::{ZeroedTable, Zeroable};
+use besom_alloc_core::os::OutOfMemory;
+use besom_alloc_core::size_class::{MAX_SMALL, class_of};
+use besom_alloc_core::span_class::{FIRST_LAYOUT, OWN_LAYOUTS};
+use besom_alloc_core::span_heap::SpanHeap;
+use besom_stats::sync::raw::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
+use besom_stats::sync::{Mutex, lock};
+use bitvec::prelude::{BitVec, Lsb0};
+
+/// All layouts of a heap. Higher: 32 bytes of address space each, and nothing else. Lower: a VM that makes a
+/// layout for each shape of a dynamic language meets `BESOM_ERR_LIMIT`.
+pub const MAX_LAYOUTS: usize = 1 << 16;
+
+/// Why a layout was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayoutError {
+    /// No bytes, too many, or a pointer outside the object or off its 8-byte alignment.
+    Invalid,
+    /// [`MAX_LAYOUTS`] are registered.
+    Limit,
+    /// The system refused memory.
+    NoMemory,
+}
+
+/// One layout. Written once, before its number is shown to anybody.
+///
+/// - `mask` has the bits of the first 64 words; `more` all bits when `words > 64`, else null
+#[repr(C)]
+pub struct Layout {
+    words: AtomicU32,
+    _room: AtomicU32,
+    mask: AtomicU64,
+    more: AtomicPtr<BitVec<u64, Lsb0>>,
+    _align: AtomicU64,
+}
+
+// SAFETY: made of atomics; all zero is a layout of no words.
+unsafe impl Zeroable for Layout {}
+
+impl Layout {
+    /// Words of one object, or of one element of an array.
+    #[inline(always)]
+    pub fn words(&self) -> usize {
+        self.words.load(Relaxed) as usize
+    }
+
+    /// The words of the object that hold pointers, in order.
+    #[inline(always)]
+    pub fn for_each_pointer(&self, mut visit: impl FnMut(usize)) {
+        let more = self.more.load(Acquire);
+        if more.is_null() {
+            let mut mask = self.mask.load(Relaxed);
+            while mask != 0 {
+                visit(mask.trailing_zeros() as usize);
+                mask &= mask - 1;
+            }
+        } else {
+            // SAFETY: set once from a box, and freed only with the table.
+            unsafe { &*more }.iter_ones().for_each(visit);
+        }
+    }
+}
+
+/// The layouts of one heap, by number: `0..OWN_LAYOUTS` own a span class, the rest share.
+pub struct Layouts {
+    table: ZeroedTable<Layout>,
+    /// How many of the two parts are taken. Held while a layout is registered.
+    taken: Mutex<[usize; 2]>,
+}
+
+impl Layouts {
+    /// No layouts yet.
+    pub fn new() -> Result<Layouts, OutOfMemory> {
+        Ok(Layouts { table: ZeroedTable::new(MAX_LAYOUTS)?, taken: Mutex::new([0, 0]) })
+    }
+
+    /// A layout by its number.
+    #[inline(always)]
+    pub fn get(&self, number: u32) -> &Layout {
+        self.table.get(number as usize)
+    }
+
+    /// A layout by the number that a user knows it by, if it is registered.
+    pub fn registered(&self, public: u32) -> Option<(u32, &Layout)> {
+        let number = public.checked_sub(FIRST_LAYOUT as u32)?;
+        let layout = ((number as usize) < MAX_LAYOUTS).then(|| self.get(number))?;
+        (layout.words() != 0).then_some((number, layout))
+    }
+
+    /// Registers an object of `bytes` with pointers at these offsets; returns its public number, which is its
+    /// span class when it has one.
+    pub fn register(&self, heap: &SpanHeap, bytes: usize, offsets: &[u32]) -> Result<u32, LayoutError> {
+        let words = bytes.div_ceil(8);
+        if bytes == 0 || words > u32::MAX as usize {
+            return Err(LayoutError::Invalid);
+        }
+        if offsets.iter().any(|&o| o % 8 != 0 || o as usize + 8 > bytes) {
+            return Err(LayoutError::Invalid);
+        }
+        let more = if words > 64 { Some(bitmap(words, offsets)?) } else { None };
+        let mut taken = lock(&self.taken);
+        let own = words * 8 <= MAX_SMALL && taken[0] < OWN_LAYOUTS;
+        let number = if own { taken[0] } else { OWN_LAYOUTS + taken[1] };
+        if number >= MAX_LAYOUTS {
+            return Err(LayoutError::Limit);
+        }
+        let layout = self.get(number as u32);
+        let mask = offsets.iter().filter(|&&o| o < 512).fold(0, |mask, o| mask | 1u64 << (o / 8));
+        layout.mask.store(mask, Relaxed);
+        layout.more.store(more.map_or(std::ptr::null_mut(), Box::into_raw), Release);
+        layout.words.store(words as u32, Release);
+        taken[usize::from(!own)] += 1;
+        if own {
+            heap.register_layout(class_of(words * 8)).ok_or(LayoutError::Limit)?;
+        }
+        Ok(FIRST_LAYOUT as u32 + number as u32)
+    }
+}
+
+impl Drop for Layouts {
+    fn drop(&mut self) {
+        let taken = *lock(&self.taken);
+        for number in (0..taken[0]).chain(OWN_LAYOUTS..OWN_LAYOUTS + taken[1]) {
+            let more = self.get(number as u32).more.swap(std::ptr::null_mut(), Acquire);
+            if !more.is_null() {
+                // SAFETY: made by `Box::into_raw` in `register`, and taken out of the table just now.
+                drop(unsafe { Box::from_raw(more) });
+            }
+        }
+    }
+}
+
+fn bitmap(words: usize, offsets: &[u32]) -> Result<Box<BitVec<u64, Lsb0>>, LayoutError> {
+    let mut store: Vec<u64> = Vec::new();
+    let n = words.div_ceil(64);
+    store.try_reserve_exact(n).map_err(|_| LayoutError::NoMemory)?;
+    store.resize(n, 0);
+    let mut bits = BitVec::<u64, Lsb0>::try_from_vec(store).map_err(|_| LayoutError::Invalid)?;
+    bits.truncate(words);
+    for o in offsets {
+        bits.set(*o as usize / 8, true);
+    }
+    Ok(Box::new(bits))
+}

@@ -1,0 +1,159 @@
+//! Marking: from the roots to everything that they reach, by one worker or several.
+//!
+//! An object is marked when it is discovered, and queued if it can hold pointers. Queues are stacks of
+//! blocks, local to each worker; whole blocks move between workers through `crossbeam-deque`.
+
+pub mod block;
+pub mod gang;
+pub mod termination;
+pub mod worker;
+
+use crate::scan::{Shapes, Visitor};
+use besom_alloc_core::os::OutOfMemory;
+use besom_alloc_core::span_heap::SpanHeap;
+use besom_alloc_core::stopped::Stopped;
+use besom_alloc_core::units::Bytes;
+use besom_stats::sync::{Mutex, lock, raw::AtomicBool, raw::Ordering::Relaxed};
+use block::BlockPool;
+use crossbeam_deque::{Stealer, Worker as Deque};
+use gang::Gang;
+use std::time::{Duration, Instant};
+use termination::Termination;
+use worker::Worker;
+
+/// Live bytes of the last cycle from which on helpers are woken. Higher: a middling heap is marked by one
+/// core. Lower: a helper's wake-up (some 50 us) costs more than it marks.
+const PARALLEL_FROM: Bytes = Bytes(1 << 20);
+
+/// What the workers of one heap share.
+pub struct Shared {
+    pub(crate) pool: BlockPool,
+    pub(crate) stealers: Vec<Stealer<usize>>,
+    pub(crate) termination: Termination,
+    /// A marked object could not be queued: the pool was empty.
+    pub(crate) overflowed: AtomicBool,
+}
+
+/// The marker of one heap.
+pub struct Marker {
+    shared: Shared,
+    deques: Vec<Mutex<Deque<usize>>>,
+    gang: Gang,
+}
+
+/// What marking found and took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marked {
+    /// Bytes of the slots that are marked.
+    pub live: Bytes,
+    /// Bytes of roots.
+    pub roots: Bytes,
+    /// From the start of the root scan to its end.
+    pub root_time: Duration,
+    /// From there to the end of marking.
+    pub drain_time: Duration,
+    /// Workers' time in sum.
+    pub cpu: Duration,
+    /// Workers that took part.
+    pub workers: usize,
+}
+
+impl Marker {
+    /// A marker with at most `workers` workers, the caller of a cycle among them.
+    pub fn new(workers: usize, reserve: Bytes) -> Result<Marker, OutOfMemory> {
+        let deques: Vec<Deque<usize>> = (0..workers).map(|_| Deque::new_lifo()).collect();
+        let stealers = deques.iter().map(Deque::stealer).collect();
+        let deques = deques.into_iter().map(Mutex::new).collect();
+        Ok(Marker {
+            shared: Shared {
+                pool: BlockPool::new(reserve)?,
+                stealers,
+                termination: Termination::new(),
+                overflowed: AtomicBool::new(false),
+            },
+            deques,
+            gang: Gang::new(workers - 1),
+        })
+    }
+
+    /// Does what the threads of a cycle must not do while the world is stopped, i.e. what allocates.
+    pub fn prepare(&self, last_live: Bytes) {
+        warm_up();
+        if self.deques.len() > 1 && last_live >= PARALLEL_FROM {
+            self.gang.ensure_started();
+        }
+    }
+
+    /// Marks everything that `roots` shows and what that reaches.
+    pub fn mark(
+        &self,
+        heap: &SpanHeap,
+        shapes: &Shapes,
+        stopped: &Stopped<'_>,
+        last_live: Bytes,
+        roots: impl FnOnce(&mut dyn Visitor) -> Bytes,
+    ) -> Marked {
+        let helpers = if last_live >= PARALLEL_FROM { self.gang.started() } else { 0 };
+        if helpers > 0 {
+            self.mark_with::<true>(heap, shapes, stopped, helpers, roots)
+        } else {
+            self.mark_with::<false>(heap, shapes, stopped, 0, roots)
+        }
+    }
+
+    fn mark_with<const PARALLEL: bool>(
+        &self,
+        heap: &SpanHeap,
+        shapes: &Shapes,
+        stopped: &Stopped<'_>,
+        helpers: usize,
+        roots: impl FnOnce(&mut dyn Visitor) -> Bytes,
+    ) -> Marked {
+        let start = Instant::now();
+        let own = lock(&self.deques[0]);
+        let mut first = Worker::<PARALLEL>::new(heap, shapes, &self.shared, &own, 0);
+        self.shared.termination.begin();
+        let roots = roots(&mut first);
+        let rooted = Instant::now();
+        let totals = Mutex::new((Bytes(0), Duration::ZERO, 1usize));
+        let helper = |index: usize| {
+            let began = Instant::now();
+            let deque = lock(&self.deques[index]);
+            let mut worker = Worker::<PARALLEL>::new(heap, shapes, &self.shared, &deque, index);
+            self.shared.termination.join();
+            worker.drain();
+            let mut totals = lock(&totals);
+            totals.0 += worker.live();
+            totals.1 += began.elapsed();
+            totals.2 += 1;
+        };
+        self.gang.run(helpers, &helper, || first.drain());
+        while self.shared.overflowed.swap(false, Relaxed) {
+            first.rescan(stopped);
+        }
+        let live = first.live();
+        drop(first);
+        self.shared.pool.trim();
+        let (more_live, more_cpu, workers) = *lock(&totals);
+        let end = Instant::now();
+        Marked {
+            live: live + more_live,
+            roots,
+            root_time: rooted - start,
+            drain_time: end - rooted,
+            cpu: (end - start) + more_cpu,
+            workers,
+        }
+    }
+
+    /// Bytes that the queues hold of the system now.
+    pub fn work_bytes(&self) -> Bytes {
+        self.shared.pool.committed()
+    }
+}
+
+/// Makes the calling thread's state of the deque's reclamation scheme, which allocates when first used.
+pub fn warm_up() {
+    let deque: Deque<usize> = Deque::new_lifo();
+    let _ = deque.stealer().steal();
+}

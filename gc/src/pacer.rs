@@ -1,0 +1,214 @@
+//! When to collect, and how much to sweep on the way there.
+//!
+//! ```text
+//! goal  = live + (live + roots) * percent / 100,  at least MIN_HEAP * percent / 100
+//! limit = memory limit - what the heap holds beside live objects
+//! goal  = min(goal, max(limit, live + least runway))
+//! ```
+//!
+//! `live` grows by what the caches are credited with, so it is what could be allocated by now, and is exact when the
+//! caches are flushed. Sweeping is paid in proportion to it: all pages are swept by the time the goal is met.
+
+use besom_alloc_core::units::{Bytes, Pages};
+use besom_stats::sync::raw::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// The least goal at 100 percent. Higher: a small program's memory. Lower: it collects more often than a
+/// collection is worth.
+pub const MIN_HEAP: u64 = 4 << 20;
+/// Near a limit, a cycle may start no sooner than after `live / RUNWAY_SHARE` allocated bytes. Higher: a heap
+/// that is too small spends all its time collecting. Lower: the soft limit is passed by more.
+const RUNWAY_SHARE: u64 = 16;
+/// The least runway.
+const RUNWAY_LEAST: u64 = 256 << 10;
+/// Bytes of allocation that the sweep is ahead of its schedule, so that the last page is not due at the goal.
+const SWEEP_AHEAD: i64 = 1 << 20;
+
+/// What a cycle found, for the next goal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CycleEnd {
+    /// Bytes of marked slots.
+    pub live: Bytes,
+    /// Bytes of roots.
+    pub roots: Bytes,
+    /// Pages in use, all of which are to be swept.
+    pub pages: Pages,
+    /// Bytes the heap holds of the system beside live objects: metadata, part-filled spans.
+    pub overhead: Bytes,
+    /// The hard limit; 0: none.
+    pub hard_limit: Bytes,
+}
+
+/// The pacer of one heap: no clock, no threads.
+pub struct Pacer {
+    percent: AtomicU32,
+    memory_limit: AtomicU64,
+    /// Bytes allocated and not found dead, as the caches were credited.
+    live: AtomicI64,
+    goal: AtomicU64,
+    marked: AtomicU64,
+    last: [AtomicU64; 4],
+    sweep_pages: AtomicU64,
+    swept: AtomicU64,
+}
+
+impl Pacer {
+    /// A pacer before its first cycle. Percent 0: collections on request only, or near a limit.
+    pub fn new(percent: u32, memory_limit: Bytes, hard_limit: Bytes) -> Pacer {
+        let pacer = Pacer {
+            percent: AtomicU32::new(percent),
+            memory_limit: AtomicU64::new(memory_limit.0 as u64),
+            live: AtomicI64::new(0),
+            goal: AtomicU64::new(0),
+            marked: AtomicU64::new(0),
+            last: [const { AtomicU64::new(0) }; 4],
+            sweep_pages: AtomicU64::new(0),
+            swept: AtomicU64::new(0),
+        };
+        pacer.last[3].store(hard_limit.0 as u64, Relaxed);
+        pacer.set_goal();
+        pacer
+    }
+
+    /// Credits or takes back bytes that a cache may hand out.
+    pub fn credit(&self, bytes: i64) {
+        self.live.fetch_add(bytes, Relaxed);
+    }
+
+    /// Whether a collection is due.
+    #[inline]
+    pub fn due(&self) -> bool {
+        self.live.load(Relaxed).max(0) as u64 >= self.goal.load(Relaxed)
+    }
+
+    /// Ends a cycle; the caches are flushed.
+    pub fn end_cycle(&self, end: CycleEnd) {
+        self.live.store(end.live.0 as i64, Relaxed);
+        self.marked.store(end.live.0 as u64, Relaxed);
+        self.last[0].store(end.live.0 as u64, Relaxed);
+        self.last[1].store(end.roots.0 as u64, Relaxed);
+        self.last[2].store(end.overhead.0 as u64, Relaxed);
+        self.last[3].store(end.hard_limit.0 as u64, Relaxed);
+        self.sweep_pages.store(end.pages.0 as u64, Relaxed);
+        self.swept.store(0, Relaxed);
+        self.set_goal();
+    }
+
+    fn set_goal(&self) {
+        let [live, roots, overhead, hard] = [0, 1, 2, 3].map(|i| self.last[i].load(Relaxed));
+        let percent = u64::from(self.percent.load(Relaxed));
+        let grown = live.saturating_add((live + roots).saturating_mul(percent) / 100);
+        let free = if percent == 0 { u64::MAX } else { grown.max(MIN_HEAP * percent / 100) };
+        let limited = [self.memory_limit.load(Relaxed), hard]
+            .into_iter()
+            .filter(|&limit| limit != 0)
+            .map(|limit| limit.saturating_sub(overhead))
+            .min()
+            .map_or(u64::MAX, |limit| limit.max(live + (live / RUNWAY_SHARE).max(RUNWAY_LEAST)));
+        self.goal.store(free.min(limited), Relaxed);
+    }
+
+    /// Changes the growth; takes effect at once.
+    pub fn set_percent(&self, percent: u32) {
+        self.percent.store(percent, Relaxed);
+        self.set_goal();
+    }
+
+    /// Changes the soft limit; takes effect at once.
+    pub fn set_memory_limit(&self, limit: Bytes) {
+        self.memory_limit.store(limit.0 as u64, Relaxed);
+        self.set_goal();
+    }
+
+    /// The soft limit; 0: none.
+    pub fn memory_limit(&self) -> Bytes {
+        Bytes(self.memory_limit.load(Relaxed) as usize)
+    }
+
+    /// Bytes at which the next cycle starts.
+    pub fn goal(&self) -> u64 {
+        self.goal.load(Relaxed)
+    }
+
+    /// Bytes that the last cycle marked.
+    pub fn marked(&self) -> Bytes {
+        Bytes(self.marked.load(Relaxed) as usize)
+    }
+
+    /// Bytes allocated and not found dead.
+    pub fn live(&self) -> u64 {
+        self.live.load(Relaxed).max(0) as u64
+    }
+
+    /// Pages that must be swept before `bytes` more are allocated.
+    #[inline]
+    pub fn sweep_debt(&self, bytes: i64) -> Pages {
+        let pages = self.sweep_pages.load(Relaxed);
+        let swept = self.swept.load(Relaxed);
+        if swept >= pages {
+            return Pages(0);
+        }
+        let base = self.marked.load(Relaxed);
+        let runway = self.goal.load(Relaxed).saturating_sub(base).max(1);
+        let allocated = (self.live.load(Relaxed) + bytes + SWEEP_AHEAD - base as i64).max(0) as u64;
+        let due = (u128::from(pages) * u128::from(allocated) / u128::from(runway)).min(u128::from(pages)) as u64;
+        Pages(due.saturating_sub(swept) as usize)
+    }
+
+    /// Counts pages as swept; `None`: nothing is left to be swept.
+    pub fn swept(&self, pages: Option<Pages>) {
+        match pages {
+            Some(pages) => self.swept.fetch_add(pages.0 as u64, Relaxed),
+            None => self.swept.swap(u64::MAX / 2, Relaxed),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(live: usize, pages: usize) -> CycleEnd {
+        CycleEnd { live: Bytes(live), pages: Pages(pages), ..CycleEnd::default() }
+    }
+
+    #[test]
+    fn the_goal_follows_live_bytes_and_roots() {
+        let pacer = Pacer::new(100, Bytes(0), Bytes(0));
+        assert_eq!(pacer.goal(), 4 << 20);
+        pacer.end_cycle(CycleEnd { roots: Bytes(1 << 20), ..end(10 << 20, 0) });
+        assert_eq!(pacer.goal(), 21 << 20);
+        pacer.set_percent(50);
+        assert_eq!(pacer.goal(), (10 << 20) + (11 << 20) / 2);
+        pacer.set_percent(0);
+        assert_eq!(pacer.goal(), u64::MAX);
+        pacer.set_percent(u32::MAX);
+        assert!(pacer.goal() > 1 << 40);
+    }
+
+    #[test]
+    fn a_limit_wins_but_leaves_a_runway() {
+        let pacer = Pacer::new(100, Bytes(64 << 20), Bytes(0));
+        pacer.end_cycle(CycleEnd { overhead: Bytes(4 << 20), ..end(40 << 20, 0) });
+        assert_eq!(pacer.goal(), 60 << 20);
+        pacer.end_cycle(end(64 << 20, 0));
+        assert_eq!(pacer.goal(), 68 << 20);
+        pacer.set_memory_limit(Bytes(1));
+        assert_eq!(pacer.goal(), 68 << 20);
+    }
+
+    #[test]
+    fn all_pages_are_due_before_the_goal() {
+        let pacer = Pacer::new(100, Bytes(0), Bytes(0));
+        pacer.end_cycle(end(8 << 20, 1000));
+        let mut swept = 0;
+        while !pacer.due() {
+            pacer.credit(8192);
+            let debt = pacer.sweep_debt(0);
+            pacer.swept(Some(debt));
+            swept += debt.0;
+        }
+        assert_eq!(swept, 1000);
+        pacer.swept(None);
+        assert_eq!(pacer.sweep_debt(1 << 30), Pages(0));
+    }
+}

@@ -1,0 +1,138 @@
+//! The second marker: single-threaded, in the stopped world, with bits of its own.
+//!
+//! It goes breadth first over everything reachable and keeps for each object who led to it, so that an object
+//! that the first marker missed is reported with its path from the root. Its memory is two mappings, sized by
+//! the heap: nothing is allocated.
+
+use crate::scan::{Shapes, Visitor, scan_object};
+use besom_alloc_core::heap_tables::GRANULE;
+use besom_alloc_core::os::Mapping;
+use besom_alloc_core::span_heap::SpanHeap;
+use besom_alloc_core::units::{Bytes, PageId};
+use besom_stats::fatal;
+use bitvec::prelude::{BitSlice, Lsb0};
+use std::fmt;
+
+/// Objects of a path that are printed: those nearest to the object.
+const PATH_MOST: usize = 8;
+const ROOT: u32 = u32::MAX;
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Reached {
+    offset: usize,
+    parent: u32,
+}
+
+struct Verifier<'a> {
+    heap: &'a SpanHeap,
+    shapes: &'a Shapes,
+    seen: &'a mut BitSlice<u64, Lsb0>,
+    queue: *mut Reached,
+    len: usize,
+    parent: u32,
+}
+
+/// Marks again and compares; aborts on an object that is reachable and not marked. Returns the objects that were
+/// reached; `None` when the system refuses the memory that this takes.
+pub fn verify_marks(
+    heap: &SpanHeap,
+    shapes: &Shapes,
+    roots: impl FnOnce(&mut dyn Visitor) -> Bytes,
+) -> Option<usize> {
+    let granules = heap.pages().grown().bytes().0 / GRANULE;
+    let bits = Mapping::lazy_zeroed((granules.div_ceil(64) * 8).max(8)).ok()?;
+    let queue = Mapping::lazy_zeroed((granules * size_of::<Reached>()).max(8)).ok()?;
+    // SAFETY: the mapping is this function's own, zeroed, and of that many words.
+    let words = unsafe { std::slice::from_raw_parts_mut(bits.ptr().cast::<u64>(), granules.div_ceil(64).max(1)) };
+    let mut verifier = Verifier {
+        heap,
+        shapes,
+        seen: BitSlice::from_slice_mut(words),
+        queue: queue.ptr().cast(),
+        len: 0,
+        parent: ROOT,
+    };
+    roots(&mut verifier);
+    let mut at = 0;
+    while at < verifier.len {
+        // SAFETY: below `len`, which is at most the number of granules.
+        let mut offset = unsafe { (*verifier.queue.add(at)).offset };
+        verifier.parent = at as u32;
+        let class = heap.tables().class_of(PageId::of_offset(offset))?;
+        let facts = heap.classes().get(class).facts();
+        loop {
+            // SAFETY: `offset` was found allocated, and the world is stopped.
+            match unsafe { scan_object(heap, shapes, offset, class, facts, &mut verifier) } {
+                Some(piece) => offset = piece,
+                None => break,
+            }
+        }
+        at += 1;
+    }
+    Some(verifier.len)
+}
+
+impl Verifier<'_> {
+    fn reach(&mut self, address: usize, exact: bool) {
+        let Some(found) = self.heap.find(address) else {
+            if exact && self.heap.tables().offset_of(address).is_some() {
+                fatal(format_args!("verify: {}points to {address:#x}, where no object is", self.path()));
+            }
+            return;
+        };
+        if self.seen.replace(found.offset / GRANULE, true) {
+            return;
+        }
+        if !self.heap.tables().is_marked(found.offset) {
+            fatal(format_args!(
+                "verify: {}leads to {:p}, {} bytes, which is not marked",
+                self.path(),
+                self.heap.address(found.offset),
+                found.bytes.0
+            ));
+        }
+        // SAFETY: each object is entered once, and there are at most as many as granules.
+        unsafe { *self.queue.add(self.len) = Reached { offset: found.offset, parent: self.parent } };
+        self.len += 1;
+    }
+
+    fn path(&self) -> Path<'_> {
+        Path(self)
+    }
+}
+
+impl Visitor for Verifier<'_> {
+    fn exact(&mut self, address: usize) {
+        self.reach(address, true);
+    }
+
+    fn any(&mut self, word: usize) {
+        self.reach(word, false);
+    }
+
+    fn shapes(&self) -> &Shapes {
+        self.shapes
+    }
+}
+
+struct Path<'a>(&'a Verifier<'a>);
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut at = self.0.parent;
+        if at == ROOT {
+            return f.write_str("a root ");
+        }
+        for n in 0..PATH_MOST {
+            // SAFETY: parents are indices of entries before.
+            let entry = unsafe { *self.0.queue.add(at as usize) };
+            write!(f, "{}{:p} ", if n == 0 { "" } else { "from " }, self.0.heap.address(entry.offset))?;
+            if entry.parent == ROOT {
+                return f.write_str("from a root ");
+            }
+            at = entry.parent;
+        }
+        f.write_str("... ")
+    }
+}
