@@ -78,7 +78,7 @@ impl Mapping {
 
     /// Gives the memory behind a part of it, in whole pages, back to the system: it reads as zero afterwards.
     pub fn discard(&self, from: usize, bytes: usize) {
-        debug_assert!(from + bytes <= self.len() && from.is_multiple_of(page_size()));
+        debug_assert!(from + bytes <= self.len() && from % page_size() == 0);
         // SAFETY: the part lies within the mapping, which is ours; what it held is not needed, says the caller.
         unsafe { libc::madvise(self.ptr().add(from).cast(), bytes, libc::MADV_DONTNEED) };
     }
@@ -234,9 +234,8 @@ impl Drop for Thread {
     }
 }
 
-/// Starts a thread with every signal blocked, so that the program's handlers never run on it. At most 15
-/// bytes of
-/// name; a longer one leaves the thread unnamed.
+/// Starts a thread with every signal blocked, so that the program's handlers never run on it. At most
+/// 15 bytes of name; a longer one leaves the thread unnamed.
 ///
 /// # Safety
 /// `body(arg)` must be sound to run on another thread, for as long as the thread lives.
@@ -252,10 +251,9 @@ pub unsafe fn spawn_thread(name: &CStr, body: ThreadBody, arg: *mut c_void) -> R
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     let mut old = MaybeUninit::<libc::sigset_t>::uninit();
     let mut handle = 0;
-    // SAFETY: the signal sets are initialised by the calls before they are read; a thread inherits the
-    // mask of its
-    // creator, whose own is restored; the body is sound to run, by contract; the handle is valid until it is
-    // joined or detached, which happens in `Thread` only.
+    // SAFETY: the signal sets are initialised by the calls before they are read; a thread inherits
+    // the mask of its creator, whose own is restored; the body is sound to run, by contract; the
+    // handle is valid until it is joined or detached, which happens in `Thread` only.
     unsafe {
         libc::sigfillset(all.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());

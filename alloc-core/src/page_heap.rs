@@ -1,0 +1,362 @@
+//! The page heap: runs of pages, out of one reservation, within one limit, counted.
+//!
+//! The page allocator under its lock says which pages are free; a P's cache hands out small runs with no lock.
+//! This is also where memory is counted, here and in the heap's statistics:
+//!
+//! - pages that are handed out are credited before the caller sees them, and debited before anybody else can
+//!   get them
+//! - what others see once the lock is free (chunks grown, memory released) is credited under the lock
+//!
+//! so every snapshot has `0 <= in_heap <= committed` and `released >= 0`. Lock
+//! order: the page allocator's, then the statistics'. Nobody calls in here while he holds a guard of the
+//! latter.
+
+use crate::address_space::AddressSpace;
+use crate::os::{OutOfMemory, page_size};
+use crate::page_alloc::PageAlloc;
+use crate::page_cache::{MOST_CACHED, PageCache};
+use crate::units::{Bytes, CHUNK_PAGES, CHUNK_SIZE, PAGE_SIZE, PageId, Pages};
+use besom_stats::sync::{AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed, lock};
+use besom_stats::{Writer, fatal};
+
+/// How a page heap is made.
+#[derive(Clone, Copy, Debug)]
+pub struct PageHeapConfig {
+    /// Addresses to reserve; 0: [`crate::address_space::DEFAULT_RESERVE`].
+    pub reserve: Bytes,
+    /// The most memory, tables included; 0: no limit.
+    pub limit: Bytes,
+    /// What the heap's owner keeps beside it for each page that was ever used.
+    pub metadata_per_page: usize,
+}
+
+/// Pages side by side, handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRun {
+    /// The first.
+    pub start: PageId,
+    /// How many.
+    pub pages: Pages,
+    /// All of their memory is known to be zero: fresh, or released since it was last used.
+    pub zeroed: bool,
+}
+
+/// The pages of one heap.
+///
+/// - `grown == in_use + free + released`, with `free == ready - in_use` and `released == grown - ready`;
+///   pages in caches are counted as free or released
+/// - `in_use <= ready <= grown`, at every moment
+/// - in the bitmaps: `used == in_use + cached`, `scavenged == released - cached without memory`
+/// - `ready * PAGE_SIZE + most_ready * metadata_per_page <= limit`, if there is one that was not lowered since
+pub struct PageHeap {
+    space: AddressSpace,
+    pages: Mutex<PageAlloc>,
+    metadata_per_page: usize,
+    limit: AtomicUsize,
+    /// Written under the lock.
+    grown: AtomicUsize,
+    /// Pages with memory behind them.
+    ready: AtomicUsize,
+    most_ready: AtomicUsize,
+    in_use: AtomicUsize,
+}
+
+impl PageHeap {
+    /// An empty heap. A smaller reservation is taken when the system refuses the one asked for or its tables.
+    pub fn new(config: PageHeapConfig) -> Result<PageHeap, OutOfMemory> {
+        let mut want = config.reserve;
+        let (space, pages) = loop {
+            let space = AddressSpace::reserve(want)?;
+            match PageAlloc::new(space.len() / CHUNK_SIZE, page_size() / PAGE_SIZE) {
+                Ok(pages) => break (space, pages),
+                Err(error) if space.len() == CHUNK_SIZE => return Err(error),
+                Err(_) => want = Bytes(space.len() / 2),
+            }
+        };
+        Ok(PageHeap {
+            space,
+            pages: Mutex::new(pages),
+            metadata_per_page: config.metadata_per_page,
+            limit: AtomicUsize::new(config.limit.0),
+            grown: AtomicUsize::new(0),
+            ready: AtomicUsize::new(0),
+            most_ready: AtomicUsize::new(0),
+            in_use: AtomicUsize::new(0),
+        })
+    }
+
+    /// The reservation.
+    pub fn space(&self) -> &AddressSpace {
+        &self.space
+    }
+
+    /// The first address of the reservation.
+    #[inline(always)]
+    pub fn base(&self) -> usize {
+        self.space.base()
+    }
+
+    /// Pages in the reservation.
+    pub fn reserved(&self) -> Pages {
+        Pages(self.space.len() / PAGE_SIZE)
+    }
+
+    /// Takes `n` pages, at least one, side by side: the first such run by address, or one out of the P's cache.
+    /// `None`: the limit, the reservation, or the system has no more.
+    pub fn alloc(&self, cache: Option<&mut PageCache>, n: Pages, stats: Writer<'_>) -> Option<PageRun> {
+        if n.0 == 0 {
+            fatal(format_args!("a run of no pages is asked for"));
+        }
+        let Some(cache) = cache else { return self.alloc_locked(n, stats) };
+        if n.0 <= MOST_CACHED
+            && let Some(run) = self.alloc_cached(cache, n, stats)
+        {
+            return Some(run);
+        }
+        self.alloc_locked(n, stats).or_else(|| {
+            // The pages that are missing may be those that this P keeps.
+            if cache.is_empty() {
+                return None;
+            }
+            self.flush_cache(cache, stats);
+            self.alloc_locked(n, stats)
+        })
+    }
+
+    fn alloc_cached(&self, cache: &mut PageCache, n: Pages, stats: Writer<'_>) -> Option<PageRun> {
+        if cache.is_empty() {
+            let mut pages = lock(&self.pages);
+            let filled = pages.fill(cache) || (self.grow(&mut pages, Pages(1), stats) && pages.fill(cache));
+            if !filled {
+                return None;
+            }
+        }
+        let taken = cache.take(n.0)?;
+        let scavenged = Pages(taken.scavenged());
+        if !self.try_commit(scavenged) && !self.make_room(&mut lock(&self.pages), scavenged, stats) {
+            cache.undo(taken);
+            return None;
+        }
+        Some(self.hand_out(taken.start, n, scavenged, stats))
+    }
+
+    fn alloc_locked(&self, n: Pages, stats: Writer<'_>) -> Option<PageRun> {
+        // Before anything is grown for it in vain.
+        if n > self.reserved() || n.0 > self.allowed() {
+            return None;
+        }
+        let mut pages = lock(&self.pages);
+        let start = match pages.find(n) {
+            Some(start) => start,
+            None if self.grow(&mut pages, n, stats) => pages.find(n)?,
+            None => return None,
+        };
+        let scavenged = pages.take(start, n);
+        if !self.try_commit(scavenged) && !self.make_room(&mut pages, scavenged, stats) {
+            pages.free(start, n);
+            return None;
+        }
+        pages.commit(start, n);
+        drop(pages);
+        Some(self.hand_out(start, n, scavenged, stats))
+    }
+
+    /// Grows so that the last free run has `n` pages. New pages are counted as released.
+    fn grow(&self, pages: &mut MutexGuard<'_, PageAlloc>, n: Pages, stats: Writer<'_>) -> bool {
+        let Some(chunks) = pages.chunks_to_hold(n) else { return false };
+        if chunks == 0 {
+            return true;
+        }
+        let (first, more) = (PageId(pages.grown().0 as u32), Pages(chunks * CHUNK_PAGES));
+        if self.space.prepare(first, more).is_err() {
+            return false;
+        }
+        pages.grow(chunks);
+        self.grown.store(pages.grown().0, Relaxed);
+        stats.acquire().released(more.bytes().0 as i64);
+        true
+    }
+
+    /// Counts and credits pages that have memory, and makes a run of them.
+    fn hand_out(&self, start: PageId, n: Pages, scavenged: Pages, stats: Writer<'_>) -> PageRun {
+        self.space.ready(start, n);
+        self.in_use.fetch_add(n.0, Relaxed);
+        let guard = stats.acquire();
+        if scavenged.0 > 0 {
+            guard.committed(scavenged.bytes().0 as i64);
+            guard.released(-(scavenged.bytes().0 as i64));
+        }
+        guard.in_heap(n.bytes().0 as i64);
+        PageRun { start, pages: n, zeroed: scavenged == n }
+    }
+
+    /// The most pages that may be ready at once: `cost(allowed, max(allowed, most_ready)) <= limit`.
+    fn allowed(&self) -> usize {
+        let (limit, most) = (self.limit.load(Relaxed), self.most_ready.load(Relaxed));
+        if limit == 0 {
+            usize::MAX
+        } else if self.cost(most, most) <= limit {
+            limit / (PAGE_SIZE + self.metadata_per_page)
+        } else {
+            limit.saturating_sub(most * self.metadata_per_page) / PAGE_SIZE
+        }
+    }
+
+    fn cost(&self, ready: usize, most: usize) -> usize {
+        ready.saturating_mul(PAGE_SIZE).saturating_add(most.saturating_mul(self.metadata_per_page))
+    }
+
+    /// Counts `n` more pages as ready, unless that passed the limit.
+    fn try_commit(&self, n: Pages) -> bool {
+        if n.0 == 0 {
+            return true;
+        }
+        let mut ready = self.ready.load(Relaxed);
+        loop {
+            if ready + n.0 > self.allowed() {
+                return false;
+            }
+            match self.ready.compare_exchange_weak(ready, ready + n.0, Relaxed, Relaxed) {
+                Ok(_) => break,
+                Err(now) => ready = now,
+            }
+        }
+        self.most_ready.fetch_max(ready + n.0, Relaxed);
+        true
+    }
+
+    /// Releases free pages until `n` more can be ready within the limit, and counts those as ready.
+    #[cold]
+    fn make_room(&self, pages: &mut MutexGuard<'_, PageAlloc>, n: Pages, stats: Writer<'_>) -> bool {
+        let group = (page_size() / PAGE_SIZE).max(1);
+        loop {
+            let over = (self.ready.load(Relaxed) + n.0).saturating_sub(self.allowed());
+            let over = Pages(over.next_multiple_of(group));
+            // What releasing everything cannot mend is not worth losing the free memory.
+            if over > pages.releasable() {
+                return false;
+            }
+            if over.0 > 0 && self.release_some(pages, over, stats).0 == 0 {
+                return false;
+            }
+            if self.try_commit(n) {
+                return true;
+            }
+        }
+    }
+
+    /// Gives free pages of one chunk back to the system.
+    fn release_some(&self, pages: &mut MutexGuard<'_, PageAlloc>, most: Pages, stats: Writer<'_>) -> Pages {
+        let released = pages.release_some(most, |start, n| {
+            // SAFETY: the pages are free in the bitmap, and the lock is held, so nobody has or gets them.
+            unsafe { self.space.release(start, n) }
+        });
+        if released.0 > 0 {
+            self.ready.fetch_sub(released.0, Relaxed);
+            let guard = stats.acquire();
+            guard.committed(-(released.bytes().0 as i64));
+            guard.released(released.bytes().0 as i64);
+        }
+        released
+    }
+
+    /// Gives pages back, which nobody uses any more; into the cache if they lie in its block.
+    pub fn free(&self, start: PageId, n: Pages, cache: Option<&mut PageCache>, stats: Writer<'_>) {
+        stats.acquire().in_heap(-(n.bytes().0 as i64));
+        self.in_use.fetch_sub(n.0, Relaxed);
+        if !cache.is_some_and(|cache| cache.put(start, n.0)) {
+            lock(&self.pages).free(start, n);
+        }
+    }
+
+    /// Gives back what a cache has: when its P goes, and before pages are released or checked to the last one.
+    pub fn flush_cache(&self, cache: &mut PageCache, _: Writer<'_>) {
+        if !cache.is_empty() {
+            lock(&self.pages).empty(cache);
+        }
+    }
+
+    /// Gives free memory back to the system now, from the top, at most `at_most`; says how much. The lock is
+    /// free between chunks.
+    pub fn release(&self, at_most: Bytes, stats: Writer<'_>) -> Bytes {
+        let (mut left, mut total) = (Pages(at_most.0 / PAGE_SIZE), Pages(0));
+        while left.0 > 0 {
+            let released = self.release_some(&mut lock(&self.pages), left, stats);
+            if released.0 == 0 {
+                break;
+            }
+            left.0 -= released.0;
+            total.0 += released.0;
+        }
+        total.bytes()
+    }
+
+    /// Sets the limit; 0: none. One below the footprint stops growth at once, but releases nothing.
+    pub fn set_limit(&self, limit: Bytes) {
+        self.limit.store(limit.0, Relaxed);
+    }
+
+    /// The limit; 0: none.
+    pub fn limit(&self) -> Bytes {
+        Bytes(self.limit.load(Relaxed))
+    }
+
+    /// Memory that counts against the limit: that of the pages that are ready, and the tables of as
+    /// many as ever were, since a table keeps what was once touched.
+    pub fn footprint(&self) -> Bytes {
+        Bytes(self.cost(self.ready.load(Relaxed), self.most_ready.load(Relaxed)))
+    }
+
+    /// The most that the footprint ever was.
+    pub fn peak_footprint(&self) -> Bytes {
+        let most = self.most_ready.load(Relaxed);
+        Bytes(self.cost(most, most))
+    }
+
+    /// Pages handed out.
+    pub fn in_use(&self) -> Pages {
+        Pages(self.in_use.load(Relaxed))
+    }
+
+    /// Pages that are not handed out and have memory behind them.
+    pub fn free_pages(&self) -> Pages {
+        let in_use = self.in_use.load(Relaxed);
+        Pages(self.ready.load(Relaxed).saturating_sub(in_use))
+    }
+
+    /// Pages of grown chunks that have no memory behind them.
+    pub fn released_pages(&self) -> Pages {
+        let ready = self.ready.load(Relaxed);
+        Pages(self.grown.load(Relaxed).saturating_sub(ready))
+    }
+
+    /// Pages of all chunks that were ever grown: every page ever handed out is below.
+    pub fn grown(&self) -> Pages {
+        Pages(self.grown.load(Relaxed))
+    }
+
+    /// Walks all bitmaps and summaries and compares them with the counts; aborts on the first equation that
+    /// does not hold. May be called at any time: what is left over is in the caches, and is returned.
+    pub fn check(&self) -> Pages {
+        let pages = lock(&self.pages);
+        let counted = pages.check();
+        let (in_use, released) = (self.in_use(), self.released_pages());
+        let wrong = |what: &str, left: Pages, right: Pages| -> ! {
+            fatal(format_args!("page heap: {what}: {} against {} pages", left.0, right.0))
+        };
+        if self.grown() != pages.grown() {
+            wrong("grown", self.grown(), pages.grown());
+        }
+        if counted.used < in_use {
+            wrong("used in the bitmaps, and in use", counted.used, in_use);
+        }
+        let cached = Pages(counted.used.0 - in_use.0);
+        if released < counted.scavenged || released.0 - counted.scavenged.0 > cached.0 {
+            wrong("released, and scavenged in the bitmaps", released, counted.scavenged);
+        }
+        cached
+    }
+}
+
+#[cfg(test)]
+mod tests;
