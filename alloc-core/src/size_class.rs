@@ -239,7 +239,7 @@ mod tests {
     fn magic_divides_every_offset() {
         for c in classes() {
             for offset in 0..u64::from(CLASS_PAGES[c]) * PAGE_SIZE as u64 {
-                assert_eq!(offset * u64::from(CLASS_MAGIC[c]) >> 32, offset / u64::from(CLASS_SIZE[c]));
+                assert_eq!((offset * u64::from(CLASS_MAGIC[c])) >> 32, offset / u64::from(CLASS_SIZE[c]));
             }
         }
     }

@@ -11,9 +11,9 @@ fn heap(reserve: usize, limit: usize) -> PageHeap {
         .unwrap()
 }
 
-fn bytes_of<'a>(heap: &PageHeap, run: &'a PageRun) -> &'a mut [u8] {
+fn bytes_of<'a>(heap: &PageHeap, run: PageRun) -> &'a mut [u8] {
     let start = (heap.base() + run.start.offset()) as *mut u8;
-    // SAFETY: the run is handed out to this test alone, which outlives no heap with it.
+    // SAFETY: the run is handed out to this test alone, which drops the slice before the heap.
     unsafe { std::slice::from_raw_parts_mut(start, run.pages.bytes().0) }
 }
 
@@ -65,7 +65,7 @@ proptest! {
                     let cache = cached.then_some(&mut cache);
                     let Some(run) = heap.alloc(cache, Pages(n), stats.unattached()) else { continue };
                     prop_assert_eq!(run.pages, Pages(n));
-                    let memory = bytes_of(&heap, &run);
+                    let memory = bytes_of(&heap, run);
                     if run.zeroed {
                         prop_assert!(memory.iter().step_by(512).all(|b| *b == 0));
                     }
@@ -77,7 +77,7 @@ proptest! {
                 }
                 Step::Free(which, cached) if !runs.is_empty() => {
                     let (run, pattern) = runs.swap_remove(which % runs.len());
-                    prop_assert!(bytes_of(&heap, &run).iter().step_by(512).all(|b| *b == pattern));
+                    prop_assert!(bytes_of(&heap, run).iter().step_by(512).all(|b| *b == pattern));
                     heap.free(run.start, run.pages, cached.then_some(&mut cache), stats.unattached());
                     in_use -= run.pages.0;
                 }
@@ -178,7 +178,7 @@ fn released_memory_leaves_the_process() {
     let w = || stats.unattached();
     let run = heap.alloc(None, Pages(8192), w()).unwrap();
     assert_eq!(resident(&heap, &run), 0);
-    bytes_of(&heap, &run).fill(1);
+    bytes_of(&heap, run).fill(1);
     assert_eq!(resident(&heap, &run), run.pages.bytes().0 / page_size());
     heap.free(run.start, run.pages, None, w());
     assert_eq!(heap.release(Bytes(16 << 20), w()), Bytes(16 << 20));
@@ -203,11 +203,11 @@ fn threads_share_a_heap_without_losing_a_page() {
                     if runs.len() < 40
                         && let Some(run) = heap.alloc(Some(&mut cache), n, stats.unattached())
                     {
-                        bytes_of(heap, &run)[0] = t as u8;
+                        bytes_of(heap, run)[0] = t as u8;
                         runs.push(run);
                     } else if !runs.is_empty() {
                         let run = runs.swap_remove(i % runs.len());
-                        assert_eq!(bytes_of(heap, &run)[0], t as u8);
+                        assert_eq!(bytes_of(heap, run)[0], t as u8);
                         heap.free(run.start, run.pages, Some(&mut cache), stats.unattached());
                     }
                     if i % 500 == 0 {
@@ -241,7 +241,7 @@ fn a_heap_comes_up_under_a_tight_limit() {
             let Ok(heap) = PageHeap::new(config) else { libc::_exit(1) };
             let stats = ConsistentHeapStats::new();
             let Some(run) = heap.alloc(None, Pages(1000), stats.unattached()) else { libc::_exit(2) };
-            bytes_of(&heap, &run).fill(1);
+            bytes_of(&heap, run).fill(1);
             libc::_exit(if heap.reserved() < Pages(10240) { 0 } else { 3 });
         }
         let mut status = 0;
