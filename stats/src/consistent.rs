@@ -129,12 +129,12 @@ struct Generation(AtomicU32);
 /// During a read the last holds for g or g - 1, and for g alone once every sequence has been seen even.
 pub struct ConsistentHeapStats {
     records: [Record; RECORDS],
-    /// Below [`RECORDS`]. Turned by a reader, under `reader` and `unattached`.
+    /// Below [`RECORDS`]. Turned by a reader, under `unattached`.
     generation: Generation,
     /// Held by an open guard of a writer without a P.
     unattached: Mutex<()>,
-    /// Held during a read. Order: `reader`, then `unattached`.
-    reader: Mutex<()>,
+    /// Held during a read; the reader's copy of the generation. Order: `reader`, then `unattached`.
+    reader: Mutex<u32>,
 }
 
 impl ConsistentHeapStats {
@@ -144,7 +144,7 @@ impl ConsistentHeapStats {
             records: from_fn(|_| Record::new()),
             generation: Generation(AtomicU32::new(0)),
             unattached: Mutex::new(()),
-            reader: Mutex::new(()),
+            reader: Mutex::new(0),
         }
     }
 
@@ -164,14 +164,14 @@ impl ConsistentHeapStats {
     /// first writes, and leaves it after its last guard is closed, each ordered with this read by whatever
     /// pins the set. The calling thread holds no guard.
     pub fn read<'s>(&self, seqs: impl Iterator<Item = &'s StatsSeq>) -> HeapStatsDelta {
-        let _reader = lock(&self.reader);
-        let current = {
+        let mut generation = lock(&self.reader);
+        let current = *generation as usize;
+        *generation = (*generation + 1) % RECORDS as u32;
+        {
             let _unattached = lock(&self.unattached);
-            let current = self.generation.0.load(Ordering::Relaxed);
             // Release: a writer that sees the new generation sees its record emptied.
-            self.generation.0.store((current + 1) % RECORDS as u32, Ordering::Release);
-            current as usize
-        };
+            self.generation.0.store(*generation, Ordering::Release);
+        }
         // Store buffering, with the fence in `acquire`: either this thread sees the sequence odd (and waits),
         // or the writer sees the new generation.
         fence(Ordering::SeqCst);

@@ -1,7 +1,7 @@
 //! The last pauses, with the time each ended, and totals over all of them; readable from any thread.
 //!
 //! A pause is recorded by the thread that stopped the world, and must not wait for a reader. So readers take no
-//! lock: each slot has a version (a sequence lock) that names the pause it holds and is odd while it is written.
+//! lock: a slot names its pause before it is filled, and a reader looks at the name after it has copied the rest.
 
 use core::array::from_fn;
 
@@ -23,9 +23,10 @@ pub struct Pause {
     pub end_unix_ns: u64,
 }
 
-/// A slot holds pause number i (from 0) when `version == 2 * (i + 1)`, and i modulo [`PAUSES`] is its place.
+/// Pause number i (from 0) has its place in slot i modulo [`PAUSES`]. It is there from when `count > i` until
+/// `number` is that of a later one.
 struct Slot {
-    version: AtomicU64,
+    number: AtomicU64,
     ns: AtomicU64,
     end_unix_ns: AtomicU64,
 }
@@ -39,8 +40,8 @@ pub struct PauseLog {
     count: AtomicU64,
     total: AtomicU64,
     max: AtomicU64,
-    /// Held while a pause is recorded; never by readers.
-    writer: Mutex<()>,
+    /// The number of the next pause. Held while one is recorded; never by readers.
+    next: Mutex<u64>,
 }
 
 impl PauseLog {
@@ -48,30 +49,30 @@ impl PauseLog {
     pub fn new() -> Self {
         Self {
             slots: from_fn(|_| Slot {
-                version: AtomicU64::new(0),
+                number: AtomicU64::new(0),
                 ns: AtomicU64::new(0),
                 end_unix_ns: AtomicU64::new(0),
             }),
             count: AtomicU64::new(0),
             total: AtomicU64::new(0),
             max: AtomicU64::new(0),
-            writer: Mutex::new(()),
+            next: Mutex::new(0),
         }
     }
 
     /// Records a pause of `ns` nanoseconds that ended at `end_unix_ns`.
     pub fn record(&self, ns: u64, end_unix_ns: u64) {
-        let _writer = lock(&self.writer);
-        let number = self.count.load(Ordering::Relaxed);
+        let mut next = lock(&self.next);
+        let number = *next;
+        *next += 1;
         let slot = &self.slots[number as usize % PAUSES];
-        slot.version.store(2 * number + 1, Ordering::Relaxed);
-        // With the reader's Acquire fence: who sees a field of this pause sees the version odd, or later.
+        slot.number.store(number, Ordering::Relaxed);
+        // With the reader's fence: who sees a field of this pause sees this number, or a later one.
         fence(Ordering::Release);
         slot.ns.store(ns, Ordering::Relaxed);
         slot.end_unix_ns.store(end_unix_ns, Ordering::Relaxed);
-        slot.version.store(2 * (number + 1), Ordering::Release);
-        self.total.store(self.total_ns().saturating_add(ns), Ordering::Relaxed);
-        self.max.store(self.max_ns().max(ns), Ordering::Relaxed);
+        self.total.fetch_add(ns, Ordering::Relaxed);
+        self.max.fetch_max(ns, Ordering::Relaxed);
         // Release: who sees this count sees at least these totals, and the slot filled.
         self.count.store(number + 1, Ordering::Release);
     }
@@ -81,7 +82,7 @@ impl PauseLog {
         self.count.load(Ordering::Acquire)
     }
 
-    /// The sum of all pauses, in nanoseconds; stays at the maximum when it would overflow.
+    /// The sum of all pauses, in nanoseconds.
     pub fn total_ns(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
@@ -102,19 +103,15 @@ impl PauseLog {
         (count.saturating_sub(PAUSES as u64)..count).rev().filter_map(|number| self.pause(number))
     }
 
-    /// Pause number `number`, unless its slot holds another by now.
+    /// Pause number `number`, which is below `count`, unless its slot holds a later one by now.
     fn pause(&self, number: u64) -> Option<Pause> {
         let slot = &self.slots[number as usize % PAUSES];
-        let version = 2 * (number + 1);
-        if slot.version.load(Ordering::Acquire) != version {
-            return None;
-        }
         let pause = Pause {
             ns: slot.ns.load(Ordering::Relaxed),
             end_unix_ns: slot.end_unix_ns.load(Ordering::Relaxed),
         };
         fence(Ordering::Acquire);
-        (slot.version.load(Ordering::Relaxed) == version).then_some(pause)
+        (slot.number.load(Ordering::Relaxed) == number).then_some(pause)
     }
 }
 
