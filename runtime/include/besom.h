@@ -390,7 +390,7 @@ void besom_write_range(besom_mutator *m, void *object, void *to, const void *fro
  * it is removed. Takes a lock; a cycle scans each range once.
  *   BESOM_ERR_INVALID     start is NULL, unaligned or registered already; words is 0 or overflows; kind is another
  *   BESOM_ERR_NO_MEMORY   the system refused */
-BESOM_MUST_USE besom_status besom_roots_add(besom_heap *heap, void *start, size_t words, besom_kind kind);
+besom_status besom_roots_add(besom_heap *heap, void *start, size_t words, besom_kind kind);
 
 /*   BESOM_ERR_INVALID     no range starts there */
 besom_status besom_roots_remove(besom_heap *heap, void *start);

@@ -1,0 +1,237 @@
+/* Contracts broken on purpose: each case must abort with one line. `misuse list` prints a case a line, its name and a
+ * regular expression for what it says; `misuse <case>` runs it. */
+#include "check.h"
+
+static besom_heap *heap, *other_heap;
+static besom_mutator *m, *other_m;
+static void *object;
+static besom_handle *handle;
+
+static void setup(int verify)
+{
+    besom_options o;
+    besom_options_init(&o);
+    o.scan_native_stacks = 0;
+    o.verify = verify;
+    heap = check_heap(&o, &m);
+    other_heap = check_heap(NULL, &other_m);
+    object = besom_alloc(m, 64, BESOM_VALUES);
+    handle = besom_handle_new(m, object);
+    NEED(object != NULL && handle != NULL);
+}
+
+static void on_a_thread(void *(*run)(void *))
+{
+    pthread_t thread;
+    NEED(pthread_create(&thread, NULL, run, NULL) == 0);
+    pthread_join(thread, NULL);
+}
+
+static void kind_9(void) { (void)besom_alloc(m, 10, (besom_kind)9); }
+static void kind_4(void) { (void)besom_alloc(m, 10, BESOM_TYPED); }
+static void kind_variable(void)
+{
+    volatile int kind = 1000000;
+    (void)besom_alloc(m, 10, (besom_kind)kind);
+}
+static void kind_large(void) { (void)besom_alloc(m, 100000, (besom_kind)9); }
+
+static void layout_0(void) { (void)besom_new(m, 0); }
+static void layout_next(void)
+{
+    besom_layout layout;
+    NEED(besom_layout_register(heap, 16, NULL, 0, &layout) == BESOM_OK);
+    NEED(besom_new(m, layout) != NULL);
+    (void)besom_new(m, layout + 1);
+}
+static void layout_product_cell(void) { (void)besom_new(m, 2 * BESOM_SIZE_CLASSES + 3); }
+static void layout_beyond(void) { (void)besom_new(m, BESOM_OWN_LAYOUT_END + 5); }
+static void layout_max(void) { (void)besom_new(m, UINT32_MAX); }
+static void layout_array(void) { (void)besom_new_array(m, 77777, 3); }
+static void layout_array_0(void) { (void)besom_new_array(m, 0, 0); }
+static void layout_of_other_heap(void)
+{
+    besom_layout layout;
+    NEED(besom_layout_register(other_heap, 16, NULL, 0, &layout) == BESOM_OK);
+    (void)besom_new(m, layout);
+}
+
+static void blocked_alloc(void) { besom_block(m), (void)besom_alloc(m, 32, BESOM_VALUES); }
+static void blocked_alloc_tiny(void)
+{
+    (void)besom_alloc(m, 1, BESOM_NOSCAN); /* a tiny block with room */
+    besom_block(m);
+    (void)besom_alloc(m, 1, BESOM_NOSCAN);
+}
+static void blocked_alloc_variable(void)
+{
+    volatile size_t bytes = 5000;
+    besom_block(m);
+    (void)besom_alloc(m, bytes, BESOM_CONSERVATIVE);
+}
+static void blocked_alloc_large(void) { besom_block(m), (void)besom_alloc(m, 1000000, BESOM_NOSCAN); }
+static void blocked_new(void)
+{
+    besom_layout layout;
+    NEED(besom_layout_register(heap, 16, NULL, 0, &layout) == BESOM_OK);
+    NEED(besom_new(m, layout) != NULL);
+    besom_block(m);
+    (void)besom_new(m, layout);
+}
+static void blocked_new_array(void)
+{
+    besom_layout layout;
+    NEED(besom_layout_register(heap, 16, NULL, 0, &layout) == BESOM_OK);
+    besom_block(m);
+    (void)besom_new_array(m, layout, 10);
+}
+static void blocked_collect(void) { besom_block(m), (void)besom_collect(m); }
+static void blocked_handle_new(void) { besom_block(m), (void)besom_handle_new(m, object); }
+static void blocked_handle_get(void) { besom_block(m), (void)besom_handle_get(m, handle); }
+static int never(void *o, size_t b, besom_kind k, void *d) { return (void)o, (void)b, (void)k, (void)d, 0; }
+static void blocked_walk(void) { besom_block(m), (void)besom_walk(m, never, NULL); }
+static void block_twice(void) { besom_block(m), besom_block(m); }
+static void unblock_first(void) { besom_unblock(m); }
+static void unblock_twice(void) { besom_block(m), besom_unblock(m), besom_unblock(m); }
+
+static void *alloc_here(void *u) { return (void)besom_alloc(m, 5000000, BESOM_NOSCAN), u; }
+static void *collect_here(void *u) { return (void)besom_collect(m), u; }
+static void *block_here(void *u) { return besom_block(m), u; }
+static void *unblock_here(void *u) { return besom_unblock(m), u; }
+static void *handle_new_here(void *u) { return (void)besom_handle_new(m, object), u; }
+static void *handle_get_here(void *u) { return (void)besom_handle_get(m, handle), u; }
+static void *stack_set_here(void *u) { return (void)besom_stack_set(m, NULL, NULL, BESOM_VALUES), u; }
+static void *walk_here(void *u) { return (void)besom_walk(m, never, NULL), u; }
+static void foreign_alloc(void) { on_a_thread(alloc_here); }
+static void foreign_collect(void) { on_a_thread(collect_here); }
+static void foreign_block(void) { on_a_thread(block_here); }
+static void foreign_unblock(void) { besom_block(m), on_a_thread(unblock_here); }
+static void foreign_handle_new(void) { on_a_thread(handle_new_here); }
+static void foreign_handle_get(void) { on_a_thread(handle_get_here); }
+static void foreign_stack_set(void) { on_a_thread(stack_set_here); }
+static void foreign_walk(void) { on_a_thread(walk_here); }
+
+static void detach(void) { NEED(besom_detach(m) == BESOM_OK); }
+static void detached_alloc(void) { detach(), (void)besom_alloc(m, 32, BESOM_VALUES); }
+static void detached_alloc_tiny(void) { detach(), (void)besom_alloc(m, 1, BESOM_NOSCAN); }
+static void detached_collect(void) { detach(), (void)besom_collect(m); }
+static void detached_block(void) { detach(), besom_block(m); }
+static void detached_unblock(void) { detach(), besom_unblock(m); }
+static void detached_handle_new(void) { detach(), (void)besom_handle_new(m, NULL); }
+
+static void handle_get_freed(void) { besom_handle_free(heap, handle), (void)besom_handle_get(m, handle); }
+static void handle_set_freed(void) { besom_handle_free(heap, handle), besom_handle_set(m, handle, object); }
+static void handle_free_freed(void) { besom_handle_free(heap, handle), besom_handle_free(heap, handle); }
+static void handle_get_foreign(void) { (void)besom_handle_get(other_m, handle); }
+static void handle_set_foreign(void) { besom_handle_set(other_m, handle, NULL); }
+static void handle_free_foreign(void) { besom_handle_free(other_heap, handle); }
+static uint64_t no_handle[8];
+static void handle_get_wild(void) { (void)besom_handle_get(m, (besom_handle *)(void *)no_handle); }
+static void handle_free_wild(void) { besom_handle_free(heap, (besom_handle *)(void *)no_handle); }
+static void handle_free_inside(void) { besom_handle_free(heap, (besom_handle *)(void *)((char *)handle + 1)); }
+static void handle_get_null(void) { (void)besom_handle_get(m, NULL); }
+static void handle_free_object(void) { besom_handle_free(heap, (besom_handle *)object); }
+static void handle_free_unmapped(void) { besom_handle_free(heap, (besom_handle *)(uintptr_t)0x10); }
+
+static void write_c_object(void) { besom_write(m, no_handle, no_handle, NULL); }
+static void write_interior(void) { besom_write(m, (char *)object + 8, (char *)object + 8, NULL); }
+static uintptr_t hidden; /* a dead object's address, inverted so that no stack scan finds it */
+static void __attribute__((noinline)) make_hidden(void) { hidden = ~(uintptr_t)besom_alloc(m, 5008, BESOM_VALUES); }
+static void write_freed(void)
+{
+    make_hidden();
+    NEED(besom_detach(m) == BESOM_OK && besom_attach(heap, &m) == BESOM_OK);
+    NEED(besom_collect(m) == BESOM_OK && besom_size(heap, (void *)~hidden) == 0);
+    besom_write(m, (void *)~hidden, (void *)~hidden, NULL);
+}
+static void write_value_c_object(void) { besom_write_value(m, no_handle, no_handle, 3); }
+static void write_range_c_object(void) { besom_write_range(m, no_handle, no_handle, no_handle + 4, 2); }
+static void write_other_heaps(void)
+{
+    void **p = (void **)besom_alloc(other_m, 32, BESOM_VALUES);
+    besom_write(m, p, p, NULL);
+}
+
+#define BLOCKED(fn) "^besom: " fn ": mutator is blocked, between besom_block and besom_unblock$"
+#define FOREIGN(fn)                                                                                                    \
+    "^besom: " fn ": called on another thread than the mutator's, attached on thread [1-9][0-9]*, called on [1-9][0-9]*$"
+#define DETACHED(fn) "^besom: " fn ": mutator is detached$"
+#define FREED(fn) "^besom: " fn ": handle 0x[0-9a-f]+ is freed already$"
+#define NO_HANDLE(fn) "^besom: " fn ": handle 0x[0-9a-f]+ is no handle of this heap$"
+#define NO_OBJECT(fn) "^besom: " fn ": 0x[0-9a-f]+ is no object of this heap$"
+
+static const struct { const char *name; void (*run)(void); int verify; const char *pattern; } cases[] = {
+#define CASE(name, pattern) {#name, name, BESOM_VERIFY_OFF, pattern}
+#define CASE_VERIFIED(name, pattern) {#name, name, BESOM_VERIFY_HEAP, pattern}
+    CASE(kind_9, "^besom: besom_alloc: kind 9, expected 0\\.\\.3$"),
+    CASE(kind_4, "^besom: besom_alloc: kind 4, expected 0\\.\\.3$"),
+    CASE(kind_variable, "^besom: besom_alloc: kind 1000000, expected 0\\.\\.3$"),
+    CASE(kind_large, "^besom: besom_alloc: kind 9, expected 0\\.\\.3$"),
+    CASE(layout_0, "^besom: besom_new: layout 0 is not registered$"),
+    CASE(layout_next, "^besom: besom_new: layout [0-9]+ is not registered$"),
+    CASE(layout_product_cell, "^besom: besom_new: layout 137 is not registered$"),
+    CASE(layout_beyond, "^besom: besom_new: layout 1364 is not registered$"),
+    CASE(layout_max, "^besom: besom_new: layout 4294967295 is not registered$"),
+    CASE(layout_array, "^besom: besom_new_array: layout 77777 is not registered$"),
+    CASE(layout_array_0, "^besom: besom_new_array: layout 0 is not registered$"),
+    CASE(layout_of_other_heap, "^besom: besom_new: layout [0-9]+ is not registered$"),
+    CASE(blocked_alloc, BLOCKED("besom_alloc")),
+    CASE(blocked_alloc_tiny, BLOCKED("besom_alloc")),
+    CASE(blocked_alloc_variable, BLOCKED("besom_alloc")),
+    CASE(blocked_alloc_large, BLOCKED("besom_alloc")),
+    CASE(blocked_new, BLOCKED("besom_new")),
+    CASE(blocked_new_array, BLOCKED("besom_new_array")),
+    CASE(blocked_collect, BLOCKED("besom_collect")),
+    CASE(blocked_handle_new, BLOCKED("besom_handle_new")),
+    CASE(blocked_handle_get, BLOCKED("besom_handle_get")),
+    CASE(blocked_walk, BLOCKED("besom_walk")),
+    CASE(block_twice, "^besom: besom_block: mutator is blocked already$"),
+    CASE(unblock_first, "^besom: besom_unblock: mutator is not blocked$"),
+    CASE(unblock_twice, "^besom: besom_unblock: mutator is not blocked$"),
+    CASE(foreign_alloc, FOREIGN("besom_alloc")),
+    CASE(foreign_collect, FOREIGN("besom_collect")),
+    CASE(foreign_block, FOREIGN("besom_block")),
+    CASE(foreign_unblock, FOREIGN("besom_unblock")),
+    CASE(foreign_handle_new, FOREIGN("besom_handle_new")),
+    CASE(foreign_handle_get, FOREIGN("besom_handle_get")),
+    CASE(foreign_stack_set, FOREIGN("besom_stack_set")),
+    CASE(foreign_walk, FOREIGN("besom_walk")),
+    CASE(detached_alloc, DETACHED("besom_alloc")),
+    CASE(detached_alloc_tiny, DETACHED("besom_alloc")),
+    CASE(detached_collect, DETACHED("besom_collect")),
+    CASE(detached_block, DETACHED("besom_block")),
+    CASE(detached_unblock, DETACHED("besom_unblock")),
+    CASE(detached_handle_new, DETACHED("besom_handle_new")),
+    CASE(handle_get_freed, FREED("besom_handle_get")),
+    CASE(handle_set_freed, FREED("besom_handle_set")),
+    CASE(handle_free_freed, FREED("besom_handle_free")),
+    CASE(handle_get_foreign, NO_HANDLE("besom_handle_get")),
+    CASE(handle_set_foreign, NO_HANDLE("besom_handle_set")),
+    CASE(handle_free_foreign, NO_HANDLE("besom_handle_free")),
+    CASE(handle_get_wild, NO_HANDLE("besom_handle_get")),
+    CASE(handle_free_wild, NO_HANDLE("besom_handle_free")),
+    CASE(handle_free_inside, NO_HANDLE("besom_handle_free")),
+    CASE(handle_get_null, NO_HANDLE("besom_handle_get")),
+    CASE(handle_free_object, NO_HANDLE("besom_handle_free")),
+    CASE(handle_free_unmapped, NO_HANDLE("besom_handle_free")),
+    CASE_VERIFIED(write_c_object, NO_OBJECT("besom_write")),
+    CASE_VERIFIED(write_interior, NO_OBJECT("besom_write")),
+    CASE_VERIFIED(write_freed, NO_OBJECT("besom_write")),
+    CASE_VERIFIED(write_other_heaps, NO_OBJECT("besom_write")),
+    CASE_VERIFIED(write_value_c_object, NO_OBJECT("besom_write_value")),
+    CASE_VERIFIED(write_range_c_object, NO_OBJECT("besom_write_range")),
+};
+
+int main(int argc, char **argv)
+{
+    size_t i;
+    for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (argc == 2 && strcmp(argv[1], "list") == 0) printf("%s\t%s\n", cases[i].name, cases[i].pattern);
+        if (argc == 2 && strcmp(argv[1], cases[i].name) == 0) {
+            setup(cases[i].verify);
+            cases[i].run();
+            return 0; /* it should not come back */
+        }
+    }
+    return argc == 2 && strcmp(argv[1], "list") == 0 ? 0 : 2;
+}
