@@ -1,0 +1,78 @@
+# Besom.  make gcbench: build all and run the interpreter on a benchmark.  make test: every test.
+#
+#   make lib       target/c/libbesom.a and target/c/include/besom.h
+#   make scheme    target/c/bin/scheme, the interpreter in C
+#   make bench     the table of benchmarks, against the peers that are installed
+#   make install   PREFIX=/usr/local DESTDIR=
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+CC = gcc
+CFLAGS ?= -O2 -g
+WARNINGS = -Wall -Wextra -Wpedantic
+LIBS = -lpthread -ldl -lm
+
+OUT := target/c
+# Where cargo puts its output: the library is taken from there.
+CARGO_OUT := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/release
+RUST_SOURCES := $(wildcard Cargo.toml Cargo.lock */Cargo.toml stats/src/* alloc-core/src/* gc/src/* gc/src/*/* \
+                runtime/src/* runtime/src/*/*)
+SCHEME := runtime/examples/scheme
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+
+.PHONY: all lib scheme gcbench test bench install uninstall clean
+.DELETE_ON_ERROR:
+all: lib scheme
+
+gcbench: all
+	$(OUT)/bin/scheme --gc-stats $(SCHEME)/programs/gcbench.scm
+
+test:
+	@.ci/test.sh
+
+bench: lib
+	@bench/run.sh
+
+lib: $(OUT)/libbesom.a $(OUT)/include/besom.h
+
+$(OUT)/include/besom.h: runtime/include/besom.h
+	@mkdir -p $(@D)
+	cp $< $@
+
+# One object that keeps only the besom_* names: the rest (Rust's own library, allocator and all) cannot clash with
+# the program's. What no besom_* function reaches is dropped.
+$(OUT)/libbesom.a: $(RUST_SOURCES)
+	@mkdir -p $(@D)
+	$(CARGO) rustc --release -p besom --lib --crate-type staticlib --features c-library
+	rm -f $@ $(OUT)/besom.o $(OUT)/besom.names
+	nm -g --defined-only $(CARGO_OUT)/libbesom.a 2>/dev/null | sed -n 's/.* [TDBRV] \(besom_[a-z_]*\)$$/-u \1/p' \
+	    | sort -u > $(OUT)/besom.names
+	ld -r --whole-archive --gc-sections @$(OUT)/besom.names $(CARGO_OUT)/libbesom.a -o $(OUT)/besom.o
+	objcopy -w --keep-global-symbol='besom_*' $(OUT)/besom.o
+	ar rcsD $@ $(OUT)/besom.o
+	rm -f $(OUT)/besom.o $(OUT)/besom.names
+
+scheme: $(OUT)/bin/scheme
+$(OUT)/bin/scheme: $(wildcard $(SCHEME)/*.c $(SCHEME)/*.h) $(OUT)/libbesom.a $(OUT)/include/besom.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(CFLAGS) $(WARNINGS) -I$(OUT)/include $(wildcard $(SCHEME)/*.c) $(OUT)/libbesom.a $(LIBS) -o $@
+
+install: lib
+	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/cmake/Besom
+	install -m 644 $(OUT)/include/besom.h $(DESTDIR)$(PREFIX)/include/besom.h
+	install -m 644 $(OUT)/libbesom.a $(DESTDIR)$(PREFIX)/lib/libbesom.a
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' packaging/besom.pc.in \
+	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/besom.pc
+	sed -e 's|@VERSION@|$(VERSION)|' packaging/BesomConfig.cmake.in \
+	    > $(DESTDIR)$(PREFIX)/lib/cmake/Besom/BesomConfig.cmake
+	sed -e 's|@VERSION@|$(VERSION)|' packaging/BesomConfigVersion.cmake.in \
+	    > $(DESTDIR)$(PREFIX)/lib/cmake/Besom/BesomConfigVersion.cmake
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/include/besom.h $(DESTDIR)$(PREFIX)/lib/libbesom.a
+	rm -f $(DESTDIR)$(PREFIX)/lib/pkgconfig/besom.pc
+	rm -rf $(DESTDIR)$(PREFIX)/lib/cmake/Besom
+
+clean:
+	rm -rf target
