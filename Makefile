@@ -41,17 +41,18 @@ $(OUT)/include/besom.h: runtime/include/besom.h
 	cp $< $@
 
 # One object that keeps only the besom_* names: the rest (Rust's own library, allocator and all) cannot clash with
-# the program's. What no besom_* function reaches is dropped.
+# the program's. What no besom_* function reaches is dropped. The sections with LLVM's bitcode go first: they serve
+# nobody here, and some binutils fail on those of a newer LLVM than theirs.
 $(OUT)/libbesom.a: $(RUST_SOURCES)
 	@mkdir -p $(@D)
 	$(CARGO) rustc --release -p besom --lib --crate-type staticlib --features c-library
-	rm -f $@ $(OUT)/besom.o $(OUT)/besom.names
-	nm -g --defined-only $(CARGO_OUT)/libbesom.a 2>/dev/null | sed -n 's/.* [TDBRV] \(besom_[a-z_]*\)$$/-u \1/p' \
-	    | sort -u > $(OUT)/besom.names
-	ld -r --whole-archive --gc-sections @$(OUT)/besom.names $(CARGO_OUT)/libbesom.a -o $(OUT)/besom.o
+	objcopy -R .llvmbc -R .llvmcmd $(CARGO_OUT)/libbesom.a $(OUT)/rust.a
+	nm -g --defined-only $(OUT)/rust.a | sed -n 's/.* [TDBRV] \(besom_[a-z_]*\)$$/-u \1/p' | sort -u > $(OUT)/names
+	ld -r --whole-archive --gc-sections @$(OUT)/names $(OUT)/rust.a -o $(OUT)/besom.o
 	objcopy -w --keep-global-symbol='besom_*' $(OUT)/besom.o
+	rm -f $@
 	ar rcsD $@ $(OUT)/besom.o
-	rm -f $(OUT)/besom.o $(OUT)/besom.names
+	rm -f $(OUT)/besom.o $(OUT)/rust.a $(OUT)/names
 
 scheme: $(OUT)/bin/scheme
 $(OUT)/bin/scheme: $(wildcard $(SCHEME)/*.c $(SCHEME)/*.h) $(OUT)/libbesom.a $(OUT)/include/besom.h
