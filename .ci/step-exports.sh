@@ -2,7 +2,7 @@
 # libbesom.a defines the functions that besom.h declares and no other global name, and needs only libc, libpthread,
 # libdl, libm and the compiler's own runtime.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 lib=${LIBDIR:-target/c}/libbesom.a
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -2,7 +2,7 @@
 # The README does what it says: its first command runs, and its C program compiles as it stands and runs. (Its second
 # command is the one that runs this.)
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 passed=0 failed=0

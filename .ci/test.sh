@@ -2,7 +2,7 @@
 # Runs the steps named (fmt, clippy, ...), or all of them in this order, and goes on after a failure. Prints what each says,
 # its time, and at the end what failed and 'N passed, N failed': tests where a step counts them, else the step.
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 steps=("$@")
 [ $# -gt 0 ] || steps=(fmt clippy doc lib exports cargo-debug cargo-release c install scheme readme loom valgrind stress)
 log=$(mktemp)

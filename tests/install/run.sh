@@ -2,7 +2,7 @@
 # Installs into a temporary tree and builds a program against it: by pkg-config in C and C++, by CMake, and from a
 # tree that was staged with DESTDIR and moved. Prints a line a test and 'N passed, N failed'.
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 passed=0 failed=0
