@@ -178,7 +178,8 @@ typedef struct besom_options {
                              * default 100; 0: collect on request and at a limit only */
     unsigned procs;         /* Ps: how many attached threads run at once, at most BESOM_PROCS_MAX.
                              * default 0: as many as are attached */
-    unsigned mark_workers;  /* threads that mark while the world is stopped.  default 0: one for each CPU */
+    unsigned mark_workers;  /* threads that mark while the world is stopped, at most 256.
+                             * default 0: one for each CPU */
     int mode;               /* default and only choice: BESOM_STOP_THE_WORLD */
     int scan_native_stacks; /* 1: attached threads' C stacks and registers are conservative roots, so C locals need
                              * no frames. 0: the program names its roots.  default 1 */
