@@ -30,6 +30,7 @@ static void the_hard_limit_is_null_and_passes(void)
     besom_stats stats;
     node *head = NULL;
     long first, second;
+    besom_handle *handle;
     besom_options_init(&o);
     o.scan_native_stacks = 0;
     o.heap_limit = 32 * MIB;
@@ -42,7 +43,9 @@ static void the_hard_limit_is_null_and_passes(void)
         CHECK_LE(stats.committed, 32 * MIB);
         CHECK(besom_alloc(m, 1000, BESOM_VALUES) == NULL); /* still */
         CHECK(besom_alloc(m, 5 * MIB, BESOM_NOSCAN) == NULL);
-        CHECK(besom_handle_new(m, head) != NULL); /* needs no heap page */
+        handle = besom_handle_new(m, head); /* needs no heap page */
+        CHECK(handle != NULL);
+        besom_handle_free(heap, handle);
         head = NULL;
         CHECK(besom_alloc(m, 5 * MIB, BESOM_NOSCAN) != NULL); /* collects, then fits */
         second = fill(m, &head);
