@@ -42,6 +42,7 @@ only_these() {
 ./lib/pkgconfig/besom.pc
 END
 }
+nothing_left() { [ -d "$work/usr" ] && [ -z "$(find "$work/usr" -type f)" ]; }
 version_agrees() { [ "$(flags --modversion)" = "$(sed -n 's/^#define BESOM_VERSION_STRING "\(.*\)"/\1/p' "$work/usr/include/besom.h")" ]; }
 
 try "make install" make -s install PREFIX="$work/usr" DESTDIR=
@@ -54,6 +55,6 @@ try "CMake refuses a newer version" refused_by_cmake
 try "make install with DESTDIR" make -s install PREFIX=/opt/besom DESTDIR="$work/stage"
 try "a program by CMake from the staged tree" by_cmake "$work/stage/opt/besom"
 try "make uninstall" make -s uninstall PREFIX="$work/usr" DESTDIR=
-try "nothing is left" test -z "$(find "$work/usr" -type f)"
+try "nothing is left" nothing_left
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
