@@ -727,7 +727,7 @@ template <size_t N> struct besom_offsets {
 #endif
 
 /* The preprocessor's part of BESOM_FRAME and BESOM_LAYOUT: count 1 to 16 arguments, apply F(x, argument) to each. */
-#define BESOM_SLOT(unused, address) (void **)(address)
+#define BESOM_SLOT(unused, address) (void **)(void *)(address)
 #define BESOM_OFFSET(type, field) (uint32_t) offsetof(type, field)
 #define BESOM_PASTE_(a, b) a##b
 #define BESOM_PASTE(a, b) BESOM_PASTE_(a, b)
