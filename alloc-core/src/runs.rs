@@ -24,13 +24,14 @@ pub struct Run {
 }
 
 impl SpanHeap {
-    /// The next run of free slots in a span that the caller has cached; `None` when it has no more.
-    pub fn next_run(&self, page: PageId) -> Option<Run> {
+    /// The next run of free slots, at most `most`, in a span that the caller has cached; `None` when it has no
+    /// more.
+    pub fn next_run(&self, page: PageId, most: u32) -> Option<Run> {
         let span = self.tables().span(page);
         let bits = self.tables().alloc_words(page, span.pages());
         let slot_bytes = span.slot_bytes();
         let first = first_free(span, bits, slot_bytes)?;
-        let most = (RUN_BYTES / slot_bytes).max(1) as u32;
+        let most = most.min((RUN_BYTES / slot_bytes).max(1) as u32);
         let n = free_from(span, bits, slot_bytes, first, most);
         set_bits(bits, slot_bytes, first, n);
         span.set_free_index(first + n);
@@ -140,9 +141,9 @@ fn set_bits(bits: &[AtomicU64], slot_bytes: usize, first: u32, n: u32) {
     };
     let shift = slot_bytes.trailing_zeros() - GRANULE_SHIFT;
     let (from, to) = ((first as usize) << shift, ((first + n) as usize) << shift);
-    for word in from / 64..=(to - 1) / 64 {
-        let low = if word == from / 64 { !0 << (from % 64) } else { !0 };
-        let high = if to - word * 64 >= 64 { !0 } else { (1 << (to % 64)) - 1 };
-        bits[word].store(bits[word].load(Relaxed) | (starts & low & high), Relaxed);
+    for (i, word) in bits.iter().enumerate().take((to - 1) / 64 + 1).skip(from / 64) {
+        let low = if i == from / 64 { !0 << (from % 64) } else { !0 };
+        let high = if to - i * 64 >= 64 { !0 } else { (1 << (to % 64)) - 1 };
+        word.store(word.load(Relaxed) | (starts & low & high), Relaxed);
     }
 }

@@ -13,7 +13,7 @@ use crate::size_class::{CLASS_MAGIC, CLASS_PAGES, CLASS_SIZE, CLASS_SLOTS, SizeC
 use crate::span::{Span, SpanShape};
 use crate::span_class::{ClassTable, FIRST_LAYOUT, Kind, OWN_LAYOUTS, SPAN_CLASS_COUNT, SpanClass};
 use crate::stopped::Stopped;
-use crate::units::{Bytes, PageId, Pages};
+use crate::units::{Bytes, CHUNK_PAGES, PageId, Pages};
 use besom_stats::sync::raw::{AtomicU32, Ordering::*};
 use besom_stats::{ConsistentHeapStats, Writer};
 
@@ -70,10 +70,19 @@ pub struct LargeObject {
 impl SpanHeap {
     /// An empty heap.
     pub fn new(reserve: Bytes, limit: Bytes, clobber: bool) -> Result<SpanHeap, OutOfMemory> {
-        let pages =
-            PageHeap::new(PageHeapConfig { reserve, limit, metadata_per_page: HeapTables::BYTES_PER_PAGE })?;
+        let metadata_per_page = HeapTables::BYTES_PER_PAGE;
+        let mut reserve = reserve;
+        let (pages, tables) = loop {
+            let pages = PageHeap::new(PageHeapConfig { reserve, limit, metadata_per_page })?;
+            match HeapTables::new(pages.base(), pages.reserved()) {
+                Ok(tables) => break (pages, tables),
+                // A system that grants addresses may refuse the tables for them: ask for fewer.
+                Err(error) if pages.reserved().0 <= CHUNK_PAGES => return Err(error),
+                Err(_) => reserve = Bytes(pages.reserved().bytes().0 / 2),
+            }
+        };
         Ok(SpanHeap {
-            tables: HeapTables::new(pages.base(), pages.reserved())?,
+            tables,
             pages,
             classes: ClassTable::new()?,
             centrals: ZeroedTable::new(SPAN_CLASS_COUNT)?,

@@ -11,6 +11,7 @@ use besom_alloc_core::os::OutOfMemory;
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::units::{Bytes, Pages};
 use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::{Mutex, lock};
 use besom_stats::{PauseLog, Writer};
 use std::ffi::c_void;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -90,6 +91,9 @@ pub struct Collector {
     cycles: AtomicU64,
     forced: AtomicU64,
     cpu_ns: AtomicU64,
+    /// Held for each step of sweeping in the background, and from the end of sweeping until G has grown: a
+    /// sweeper that has read G must not pop from sets whose roles have changed since.
+    background: Mutex<()>,
 }
 
 // SAFETY: `config.data` is the VM's, see `Shapes`.
@@ -114,6 +118,7 @@ impl Collector {
             cycles: AtomicU64::new(0),
             forced: AtomicU64::new(0),
             cpu_ns: AtomicU64::new(0),
+            background: Mutex::new(()),
         })
     }
 
@@ -148,6 +153,7 @@ impl Collector {
         let begin = Instant::now();
         let last_live = Bytes(self.pacer.live() as usize);
         self.marker.prepare(last_live);
+        let background = lock(&self.background);
         heap.finish_sweep(stats);
         let swept = Instant::now();
         let stopped = world.stop();
@@ -162,7 +168,11 @@ impl Collector {
             .marker
             .mark(heap, &self.shapes, &stopped, last_live, |visitor| world.visit_roots(&stopped, visitor));
         let ended = Instant::now();
-        stats.acquire().in_work_bufs(self.marker.work_bytes().0 as i64 - work);
+        let grown = self.marker.work_bytes().0 as i64 - work;
+        let guard = stats.acquire();
+        guard.committed(grown);
+        guard.in_work_bufs(grown);
+        drop(guard);
         if self.config.verify_marks {
             verify_marks(heap, &self.shapes, |visitor| world.visit_roots(&stopped, visitor));
         }
@@ -173,6 +183,7 @@ impl Collector {
         if cause == Cause::Forced {
             self.forced.store(self.forced.load(Relaxed) + 1, Relaxed);
         }
+        drop(background);
         world.resume(stopped);
         let pause = swept.elapsed();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -228,10 +239,17 @@ impl Collector {
         }
     }
 
-    /// Sweeps one span; false when none is left.
-    pub fn sweep_step(&self, heap: &SpanHeap, stats: Writer<'_>) -> bool {
-        let swept = heap.sweep_one(stats);
+    /// Sweeps one span beside the program; false when none is left. For threads that no stop waits for.
+    pub fn sweep_in_background(&self, heap: &SpanHeap) -> bool {
+        let _held = lock(&self.background);
+        let swept = heap.sweep_one(heap.stats().unattached());
         self.pacer.swept(swept);
         swept.is_some()
+    }
+
+    /// Sweeps all that is left.
+    pub fn finish_sweep(&self, heap: &SpanHeap, stats: Writer<'_>) {
+        heap.finish_sweep(stats);
+        self.pacer.swept(None);
     }
 }

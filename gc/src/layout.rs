@@ -30,7 +30,7 @@ pub enum LayoutError {
 
 /// One layout. Written once, before its number is shown to anybody.
 ///
-/// - `mask` has the bits of the first 64 words; `more` all bits when `words > 64`, else null
+/// - `mask` has the bits of the first 64 words; `more` all bits when `words > 64` and there are pointers, else null
 #[repr(C)]
 pub struct Layout {
     words: AtomicU32,
@@ -48,6 +48,11 @@ impl Layout {
     #[inline(always)]
     pub fn words(&self) -> usize {
         self.words.load(Relaxed) as usize
+    }
+
+    /// Whether it has no pointers at all.
+    pub fn is_pointer_free(&self) -> bool {
+        self.mask.load(Relaxed) == 0 && self.more.load(Acquire).is_null()
     }
 
     /// The words of the object that hold pointers, in order.
@@ -97,13 +102,13 @@ impl Layouts {
     /// span class when it has one.
     pub fn register(&self, heap: &SpanHeap, bytes: usize, offsets: &[u32]) -> Result<u32, LayoutError> {
         let words = bytes.div_ceil(8);
-        if bytes == 0 || words > u32::MAX as usize {
+        if bytes == 0 || bytes > u32::MAX as usize || (!offsets.is_empty() && bytes % 8 != 0) {
             return Err(LayoutError::Invalid);
         }
         if offsets.iter().any(|&o| o % 8 != 0 || o as usize + 8 > bytes) {
             return Err(LayoutError::Invalid);
         }
-        let more = if words > 64 { Some(bitmap(words, offsets)?) } else { None };
+        let more = if words > 64 && !offsets.is_empty() { Some(bitmap(words, offsets)?) } else { None };
         let mut taken = lock(&self.taken);
         let own = words * 8 <= MAX_SMALL && taken[0] < OWN_LAYOUTS;
         let number = if own { taken[0] } else { OWN_LAYOUTS + taken[1] };

@@ -80,6 +80,11 @@ impl Pacer {
         self.live.load(Relaxed).max(0) as u64 >= self.goal.load(Relaxed)
     }
 
+    /// Whether one is due before `bytes` more are allocated.
+    pub fn due_with(&self, bytes: i64) -> bool {
+        self.live.load(Relaxed).saturating_add(bytes).max(0) as u64 >= self.goal.load(Relaxed)
+    }
+
     /// Ends a cycle; the caches are flushed.
     pub fn end_cycle(&self, end: CycleEnd) {
         self.live.store(end.live.0 as i64, Relaxed);

@@ -1,1 +1,31 @@
-//! To be filled.
+//! Besom: a garbage-collected runtime library for interpreters and virtual machines.
+//!
+//! A [`Heap`] is a value; threads attach to it as [`Mutator`]s and allocate. C programs use the same through
+//! `besom.h`; see the book in `docs`.
+
+mod alloc;
+pub mod cells;
+mod collect;
+mod face;
+pub mod ffi;
+pub mod handles;
+mod heap;
+mod mcache;
+mod mutator;
+pub mod options;
+mod roots;
+pub mod scheduler;
+mod statistics;
+mod status;
+mod sweeper;
+#[cfg(feature = "c-library")]
+mod system_memory;
+mod walk;
+
+pub use besom_alloc_core::span_class::Kind;
+pub use besom_gc::{Encoding, TraceFn, Tracer};
+pub use face::{HandleRef, Mutator};
+pub use heap::Heap;
+pub use options::Options;
+pub use statistics::Stats;
+pub use status::{Error, Result};

@@ -1,0 +1,267 @@
+//! The slow path of allocation: safepoint, refill, collection, large objects, and what happens when memory is short.
+
+use crate::cells::TINY_CELL;
+use crate::heap::Heap;
+use crate::mutator::Mutator;
+use besom_alloc_core::size_class::{CLASS_SIZE, MAX_SMALL, SizeClass, class_of_aligned};
+use besom_alloc_core::span_class::{Kind, OWN_LAYOUTS, SpanClass};
+use besom_alloc_core::span_heap::LargeObject;
+use besom_alloc_core::units::{Bytes, Pages};
+use besom_gc::Cause;
+use besom_gc::layout::Layout;
+
+use crate::mcache::Refill;
+
+/// Tiny objects are smaller than this, the block that they share.
+const TINY_BLOCK: usize = 16;
+/// The span class of tiny blocks.
+const TINY_CLASS: SpanClass = SpanClass::new(Kind::NoScan, SizeClass(1));
+const _: () = assert!(CLASS_SIZE[TINY_CLASS.0 as usize] as usize == TINY_BLOCK);
+/// Bytes of a large object that are zeroed between two looks at whether a stop is wanted. Higher: stops wait
+/// longer (some 100 us for each MiB). Lower: nothing, down to a few pages.
+const ZERO_STEP: usize = 1 << 20;
+
+/// What an allocation has tried so far when memory is short.
+#[derive(Default)]
+struct Attempts {
+    collected: bool,
+}
+
+impl Heap {
+    /// `bytes` zeroed bytes of a kind, or null.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's, attached and not blocked.
+    pub(crate) unsafe fn alloc(&self, m: *mut Mutator, bytes: usize, kind: Kind) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.before_allocation(m);
+            if bytes > MAX_SMALL {
+                self.alloc_large(m, bytes, kind, 0)
+            } else if kind == Kind::NoScan && (1..TINY_BLOCK).contains(&bytes) && self.shares_blocks() {
+                self.alloc_tiny(m, bytes)
+            } else {
+                self.alloc_small(m, SpanClass::new(kind, class_of_aligned(bytes.max(1))), bytes)
+            }
+        }
+    }
+
+    /// An object of a registered layout, or null.
+    ///
+    /// # Safety
+    /// As for [`Self::alloc`]; `number` must be registered.
+    pub(crate) unsafe fn new_object(&self, m: *mut Mutator, public: u32, number: u32) -> *mut u8 {
+        let layout = self.collector.shapes().layouts.get(number);
+        // SAFETY: the caller's promise.
+        unsafe {
+            if (number as usize) < OWN_LAYOUTS {
+                self.before_allocation(m);
+                self.alloc_small(m, SpanClass(public as u16), layout.words() * 8)
+            } else {
+                self.alloc_shared(m, layout, number, layout.words() * 8)
+            }
+        }
+    }
+
+    /// An array of objects of a registered layout, or null.
+    ///
+    /// # Safety
+    /// As for [`Self::new_object`].
+    pub(crate) unsafe fn new_array(&self, m: *mut Mutator, number: u32, count: usize) -> *mut u8 {
+        let layout = self.collector.shapes().layouts.get(number);
+        match (layout.words() * 8).checked_mul(count) {
+            // SAFETY: the caller's promise.
+            Some(bytes) => unsafe { self.alloc_shared(m, layout, number, bytes) },
+            None => std::ptr::null_mut(),
+        }
+    }
+
+    /// # Safety
+    /// As for [`Self::new_object`].
+    unsafe fn alloc_shared(&self, m: *mut Mutator, layout: &Layout, number: u32, bytes: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if layout.is_pointer_free() {
+                return self.alloc(m, bytes, Kind::NoScan);
+            }
+            self.before_allocation(m);
+            if bytes > MAX_SMALL - 8 {
+                return self.alloc_large(m, bytes, Kind::TypedShared, number);
+            }
+            let class = SpanClass::new(Kind::TypedShared, class_of_aligned(bytes + 8));
+            let object = self.alloc_small(m, class, bytes);
+            if !object.is_null() {
+                let slot = self.spans.classes().get(class).facts().slot_bytes as usize;
+                object.add(slot - 8).cast::<u64>().write(u64::from(number));
+            }
+            object
+        }
+    }
+
+    fn shares_blocks(&self) -> bool {
+        self.options.tiny != 0 && self.options.collect_every == 0
+    }
+
+    /// An allocation is a safepoint, and with `collect_every` sometimes a cycle.
+    ///
+    /// # Safety
+    /// As for [`Self::alloc`].
+    unsafe fn before_allocation(&self, m: *mut Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if (*m).polled() {
+                self.safepoint(m);
+            }
+            if self.collect_every() != 0 {
+                (*m).until_cycle -= 1;
+                if (*m).until_cycle == 0 {
+                    (*m).until_cycle = self.collect_every();
+                    self.collect(m, Cause::Every);
+                }
+            }
+        }
+    }
+
+    /// A slot of a small class, or null. `bytes` is for the callback.
+    ///
+    /// # Safety
+    /// As for [`Self::alloc`].
+    unsafe fn alloc_small(&self, m: *mut Mutator, class: SpanClass, bytes: usize) -> *mut u8 {
+        let mut attempts = Attempts::default();
+        let mut may_collect = true;
+        loop {
+            // SAFETY: the caller's promise: the thread holds the P.
+            let refill = unsafe {
+                let p = &*(*m).p;
+                let cell = p.cell(class.index());
+                let (start, end) = ((*cell).cursor, (*cell).cursor + (*cell).slot);
+                if end <= (*cell).limit {
+                    (*cell).cursor = end;
+                    return std::ptr::with_exposed_provenance_mut(start);
+                }
+                p.refill(self.context(), class, may_collect)
+            };
+            match refill {
+                Refill::Done => {}
+                Refill::CollectionDue => {
+                    // SAFETY: the caller's promise.
+                    unsafe { self.collect(m, Cause::Pace) };
+                    may_collect = false;
+                }
+                // SAFETY: the caller's promise.
+                Refill::NoMemory => unsafe {
+                    if !self.make_room(m, bytes, &mut attempts) {
+                        return std::ptr::null_mut();
+                    }
+                },
+            }
+        }
+    }
+
+    /// Puts a pointer-free object of 1 to 15 bytes into a shared block.
+    ///
+    /// # Safety
+    /// As for [`Self::alloc`].
+    unsafe fn alloc_tiny(&self, m: *mut Mutator, bytes: usize) -> *mut u8 {
+        let align = 1 << (bytes | 8).trailing_zeros();
+        // SAFETY: the caller's promise: the thread holds the P.
+        unsafe {
+            let cell = (*(*m).p).cell(TINY_CELL);
+            let start = (*cell).cursor.next_multiple_of(align);
+            if start + bytes <= (*cell).limit {
+                (*cell).cursor = start + bytes;
+                (*cell).slot += 1;
+                return std::ptr::with_exposed_provenance_mut(start);
+            }
+            let block = self.alloc_small(m, TINY_CLASS, bytes);
+            if block.is_null() {
+                return block;
+            }
+            // The slow path may have changed the P. The block with more room becomes the current one.
+            let cell = (*(*m).p).cell(TINY_CELL);
+            if TINY_BLOCK - bytes > (*cell).limit - (*cell).cursor {
+                (*cell).cursor = block.addr() + bytes;
+                (*cell).limit = block.addr() + TINY_BLOCK;
+            }
+            block
+        }
+    }
+
+    /// An object with pages of its own, or null.
+    ///
+    /// # Safety
+    /// As for [`Self::alloc`].
+    unsafe fn alloc_large(&self, m: *mut Mutator, bytes: usize, kind: Kind, layout: u32) -> *mut u8 {
+        if bytes > isize::MAX as usize || bytes > self.spans.pages().reserved().bytes().0 {
+            return std::ptr::null_mut();
+        }
+        let taken = Pages::to_hold(Bytes(bytes)).bytes().0 as i64;
+        let pacer = self.collector.pacer();
+        let mut attempts = Attempts::default();
+        // SAFETY: the caller's promise.
+        unsafe {
+            if pacer.due_with(taken) {
+                self.collect(m, Cause::Pace);
+            }
+            let object = loop {
+                let p = &*(*m).p;
+                let stats = p.writer(self.context());
+                self.collector.pay_sweep_debt(&self.spans, taken, stats);
+                if let Some(object) = self.spans.alloc_large(Bytes(bytes), layout, Some(p.pages()), stats) {
+                    break object;
+                }
+                if !self.make_room(m, bytes, &mut attempts) {
+                    return std::ptr::null_mut();
+                }
+            };
+            pacer.credit(taken);
+            self.zero(m, &object, bytes);
+            if kind != Kind::NoScan {
+                self.spans.publish_large(&object, kind);
+            }
+            self.spans.address(object.page.offset())
+        }
+    }
+
+    /// Zeroes a large object step by step; a stop need not wait for all of it.
+    ///
+    /// # Safety
+    /// As for [`Self::alloc`]; the object is new.
+    unsafe fn zero(&self, m: *mut Mutator, object: &LargeObject, bytes: usize) {
+        if object.zeroed {
+            return;
+        }
+        let start = self.spans.address(object.page.offset());
+        // SAFETY: the caller's promise; the object is held by `newborn` meanwhile.
+        unsafe {
+            (*m).newborn = start.addr();
+            let end = bytes.next_multiple_of(8);
+            for from in (0..end).step_by(ZERO_STEP) {
+                std::ptr::write_bytes(start.add(from), 0, ZERO_STEP.min(end - from));
+                if (*m).polled() {
+                    self.safepoint(m);
+                }
+            }
+            (*m).newborn = 0;
+        }
+    }
+
+    /// Memory is short: collects, and from the second time on asks the VM. False: give up.
+    ///
+    /// # Safety
+    /// As for [`Self::alloc`].
+    #[cold]
+    unsafe fn make_room(&self, m: *mut Mutator, bytes: usize, attempts: &mut Attempts) -> bool {
+        if attempts.collected {
+            let Some(ask) = self.options.out_of_memory else { return false };
+            // SAFETY: the VM's function with the VM's data.
+            if unsafe { ask(std::ptr::from_ref(self).cast_mut(), bytes, self.options.data) } == 0 {
+                return false;
+            }
+        }
+        attempts.collected = true;
+        // SAFETY: the caller's promise.
+        unsafe { self.collect(m, Cause::Limit) };
+        true
+    }
+}

@@ -1,0 +1,147 @@
+//! Stops, safepoints, and collections, as mutators take part in them.
+
+use crate::heap::Heap;
+use crate::mutator::{ATTACHED, BLOCKED, Mutator, capture};
+use crate::scheduler::Seat;
+use besom_alloc_core::stopped::Stopped;
+use besom_alloc_core::units::Bytes;
+use besom_gc::{Cause, Tracer, Visitor, World};
+
+/// The world, as a mutator that collects stops it.
+struct HeapWorld<'h> {
+    heap: &'h Heap,
+    seat: Seat,
+}
+
+impl World for HeapWorld<'_> {
+    fn stop(&self) -> Stopped<'_> {
+        self.heap.scheduler.stop(self.heap, self.seat);
+        // SAFETY: the scheduler has parked every mutator, and keeps the others from starting.
+        unsafe { Stopped::new() }
+    }
+
+    fn resume(&self, _: Stopped<'_>) {
+        self.heap.scheduler.resume(self.heap, self.seat);
+    }
+
+    fn flush_caches(&self, _: &Stopped<'_>) {
+        let cx = self.heap.context();
+        // SAFETY: the world is stopped.
+        unsafe { self.heap.ps().for_each(|p| p.release(cx)) };
+    }
+
+    fn visit_roots(&self, _: &Stopped<'_>, visitor: &mut dyn Visitor) -> Bytes {
+        let heap = self.heap;
+        let mut bytes = heap.roots.visit(visitor) + heap.handles.for_each(|object| visitor.any(object));
+        for m in heap.mutators() {
+            // SAFETY: the world is stopped: an attached thread is parked or blocked, and captured its registers.
+            unsafe {
+                if matches!((*m).state(), ATTACHED | BLOCKED) {
+                    bytes += (*m).visit_roots(visitor);
+                }
+            }
+        }
+        if let Some(roots) = heap.options.roots {
+            let mut tracer = Tracer::new(visitor);
+            // SAFETY: the VM's function with the VM's data.
+            unsafe { roots(&mut tracer, std::ptr::null_mut(), heap.options.data) };
+        }
+        bytes
+    }
+}
+
+impl Heap {
+    /// Takes part in what is wanted of this mutator.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's, attached and not blocked.
+    #[inline(never)]
+    pub(crate) unsafe fn safepoint(&self, m: *mut Mutator) {
+        // SAFETY: the caller's promise; this frame stands until the wait is over.
+        unsafe {
+            capture(m);
+            let p = self.scheduler.safepoint(self, Seat((*m).seat));
+            self.sit(m, p);
+        }
+    }
+
+    /// Gives the P up; a collection uses the registers that were captured before.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's, attached and not blocked, with its registers captured in a frame that
+    /// stands until [`Self::unblock`], or those of its caller.
+    pub(crate) unsafe fn block(&self, m: *mut Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.rise(m);
+            (*m).set_state(BLOCKED);
+            self.scheduler.block(self, Seat((*m).seat));
+        }
+    }
+
+    /// # Safety
+    /// `m` must be the calling thread's, and blocked.
+    pub(crate) unsafe fn unblock(&self, m: *mut Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let p = self.scheduler.unblock(self, Seat((*m).seat));
+            (*m).set_state(ATTACHED);
+            self.sit(m, p);
+        }
+    }
+
+    /// Runs a cycle, or waits for the one that runs. After [`Cause::Forced`] and [`Cause::Limit`] all is swept.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's, attached and not blocked.
+    #[inline(never)]
+    pub(crate) unsafe fn collect(&self, m: *mut Mutator, cause: Cause) {
+        // SAFETY: the caller's promise; this frame stands until the cycle is over.
+        let seat = unsafe {
+            capture(m);
+            Seat((*m).seat)
+        };
+        while !self.scheduler.begin_collection(seat) {
+            // A cycle that had begun before says nothing of what died since.
+            if !matches!(cause, Cause::Forced | Cause::Every) {
+                return;
+            }
+        }
+        let stats = self.spans.stats().unattached();
+        self.collector.cycle(&self.spans, &HeapWorld { heap: self, seat }, cause, stats);
+        let limit = self.collector.pacer().memory_limit().0;
+        let over = limit != 0 && self.spans.pages().footprint().0 > limit;
+        if over || matches!(cause, Cause::Forced | Cause::Limit) {
+            self.collector.finish_sweep(&self.spans, stats);
+        } else {
+            self.sweeper.wake(self);
+        }
+        if over {
+            let excess = self.spans.pages().footprint().0.saturating_sub(limit);
+            self.spans.pages().release(Bytes(excess), stats);
+        }
+        self.scheduler.end_collection();
+    }
+
+    /// Runs `f` with the world stopped and the caches flushed, all swept.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's, attached and not blocked.
+    #[inline(never)]
+    pub(crate) unsafe fn with_world_stopped<R>(&self, m: *mut Mutator, f: impl FnOnce(&Stopped<'_>) -> R) -> R {
+        // SAFETY: the caller's promise; this frame stands until the world goes on.
+        let seat = unsafe {
+            capture(m);
+            Seat((*m).seat)
+        };
+        while !self.scheduler.begin_collection(seat) {}
+        self.collector.finish_sweep(&self.spans, self.spans.stats().unattached());
+        let world = HeapWorld { heap: self, seat };
+        let stopped = world.stop();
+        world.flush_caches(&stopped);
+        let result = f(&stopped);
+        world.resume(stopped);
+        self.scheduler.end_collection();
+        result
+    }
+}

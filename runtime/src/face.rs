@@ -1,0 +1,156 @@
+//! The Rust face: the same operations as in C, with the rules that the compiler can check checked by it.
+//!
+//! ```
+//! use besom::{Heap, Kind, Options};
+//!
+//! let heap = Heap::new(&Options::default())?;
+//! let mut m = heap.attach()?;
+//! let object = m.alloc(24, Kind::Values).ok_or(besom::Error::NoMemory)?;
+//! let kept = m.handle(object.as_ptr())?;
+//! m.collect();
+//! assert_eq!(kept.get(), object.as_ptr());
+//! assert!(heap.stats().forced_cycles == 1);
+//! # Ok::<(), besom::Error>(())
+//! ```
+
+use crate::handles::Handle;
+use crate::heap::Heap;
+use crate::mutator::{Mutator as Raw, capture};
+use crate::status::{Error, Result};
+use besom_alloc_core::span_class::Kind;
+use besom_gc::Cause;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+/// A thread attached to a heap. Detaches when dropped; stays on its thread.
+pub struct Mutator<'h> {
+    raw: *mut Raw,
+    heap: &'h Heap,
+    _stays: PhantomData<*mut ()>,
+}
+
+/// A strong root. Freed when dropped.
+pub struct HandleRef<'h> {
+    handle: *const Handle,
+    heap: &'h Heap,
+}
+
+impl Heap {
+    /// Attaches the calling thread. `State`: it is attached already.
+    pub fn attach(&self) -> Result<Mutator<'_>> {
+        Ok(Mutator { raw: self.attach_raw()?, heap: self, _stays: PhantomData })
+    }
+}
+
+impl<'h> Mutator<'h> {
+    /// Zeroed memory for an object, or `None` when memory is short even after a collection. The object lives while a
+    /// root leads to it: a handle, a range, or, if native stacks are scanned, a pointer in a local.
+    pub fn alloc(&mut self, bytes: usize, kind: Kind) -> Option<NonNull<u8>> {
+        if !matches!(kind, Kind::NoScan | Kind::Conservative | Kind::Values | Kind::Traced) {
+            return None;
+        }
+        // SAFETY: the mutator is this thread's, and `&mut self` shows that it is not blocked.
+        NonNull::new(unsafe { self.heap.alloc(self.raw, bytes, kind) })
+    }
+
+    /// A zeroed object of a registered layout. `Err`: the layout is not registered.
+    pub fn new_object(&mut self, layout: u32) -> Result<Option<NonNull<u8>>> {
+        let layouts = &self.heap.collector.shapes().layouts;
+        let (number, _) = layouts.registered(layout).ok_or(Error::Invalid)?;
+        // SAFETY: as in `alloc`; the layout is registered.
+        Ok(NonNull::new(unsafe { self.heap.new_object(self.raw, layout, number) }))
+    }
+
+    /// A zeroed array of `count` elements of a registered layout. `Err`: the layout is not registered.
+    pub fn new_array(&mut self, layout: u32, count: usize) -> Result<Option<NonNull<u8>>> {
+        let layouts = &self.heap.collector.shapes().layouts;
+        let (number, _) = layouts.registered(layout).ok_or(Error::Invalid)?;
+        // SAFETY: as in `new_object`.
+        Ok(NonNull::new(unsafe { self.heap.new_array(self.raw, number, count) }))
+    }
+
+    /// Takes part in a stop or hands its P over, if that is wanted.
+    pub fn safepoint(&mut self) {
+        // SAFETY: as in `alloc`.
+        unsafe {
+            if (*self.raw).polled() {
+                self.heap.safepoint(self.raw);
+            }
+        }
+    }
+
+    /// Runs `f`, which may wait, without a P; no collection waits for it.
+    pub fn blocked<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: as in `alloc`; this frame stands until `f` has returned. A panic in `f` aborts, in the profiles
+        // of this library.
+        unsafe {
+            capture(self.raw);
+            self.heap.block(self.raw);
+            let result = f();
+            self.heap.unblock(self.raw);
+            result
+        }
+    }
+
+    /// A whole cycle, marked and swept.
+    pub fn collect(&mut self) {
+        // SAFETY: as in `alloc`.
+        unsafe { self.heap.collect(self.raw, Cause::Forced) };
+    }
+
+    /// Visits every object, in address order, with the world stopped: its address, its bytes, its kind's number.
+    ///
+    /// # Safety
+    /// `visit` must not allocate, nor wait for a thread that is attached.
+    pub unsafe fn walk(&mut self, mut visit: impl FnMut(*mut u8, usize, u32)) {
+        // SAFETY: as in `alloc`, and the caller's promise.
+        unsafe {
+            self.heap.walk(self.raw, |object, bytes, kind| {
+                visit(object, bytes.0, kind);
+                0
+            })
+        };
+    }
+
+    /// Checks every equation of the heap's structures, and aborts on the first that does not hold.
+    pub fn verify(&mut self) {
+        // SAFETY: as in `alloc`.
+        unsafe { self.heap.with_world_stopped(self.raw, |stopped| self.heap.spans.check(stopped)) };
+    }
+
+    /// A strong root on an object. `Err(Limit)`: there are too many.
+    pub fn handle(&mut self, object: *mut u8) -> Result<HandleRef<'h>> {
+        let handle = self.heap.handles.add(object.expose_provenance()).ok_or(Error::Limit)?;
+        Ok(HandleRef { handle, heap: self.heap })
+    }
+
+    /// The heap.
+    pub fn heap(&self) -> &'h Heap {
+        self.heap
+    }
+}
+
+impl Drop for Mutator<'_> {
+    fn drop(&mut self) {
+        // SAFETY: as in `alloc`; the mutator is not used again.
+        unsafe { self.heap.detach_raw(self.raw) };
+    }
+}
+
+impl HandleRef<'_> {
+    /// The object.
+    pub fn get(&self) -> *mut u8 {
+        std::ptr::with_exposed_provenance_mut(self.heap.handles.get(self.handle.addr()))
+    }
+
+    /// Holds another object from here on.
+    pub fn set(&self, object: *mut u8) {
+        self.heap.handles.set(self.handle.addr(), object.expose_provenance());
+    }
+}
+
+impl Drop for HandleRef<'_> {
+    fn drop(&mut self) {
+        self.heap.handles.remove(self.handle.addr());
+    }
+}

@@ -1,0 +1,120 @@
+//! Handles: strong roots that outlive a frame.
+//!
+//! They lie in one mapping, so that a foreign pointer is told by its address, a freed one by its state, and the
+//! collector walks an array.
+
+use besom_alloc_core::os::{Mapping, OutOfMemory};
+use besom_alloc_core::units::Bytes;
+use besom_stats::fatal;
+use besom_stats::sync::raw::{AtomicU64, AtomicUsize, Ordering::*};
+use besom_stats::sync::{Mutex, lock};
+
+const LIVE: u64 = u64::MAX;
+/// The share of the reservation that handles may take: 16 million at 1 TiB. Higher: address space. Lower:
+/// a VM that keeps a handle an object runs out.
+const RESERVE_SHARE: usize = 4096;
+
+/// One handle; `besom_handle` in C.
+///
+/// - `state == LIVE`, or the index + 1 of the next free handle (0: none)
+/// - `object` is 0 when it is free
+#[repr(C)]
+pub struct Handle {
+    object: AtomicUsize,
+    state: AtomicU64,
+}
+
+#[derive(Clone, Copy)]
+struct Free {
+    /// Index + 1 of the first free handle.
+    head: u64,
+    /// Handles from here on were never used.
+    fresh: usize,
+}
+
+/// The handles of one heap.
+pub struct Handles {
+    mapping: Mapping,
+    free: Mutex<Free>,
+    /// `fresh`, for the collector: who adds handles holds the lock while the world is stopped, perhaps.
+    used: AtomicUsize,
+}
+
+impl Handles {
+    /// No handles yet.
+    pub fn new(reserve: Bytes) -> Result<Handles, OutOfMemory> {
+        let mapping = Mapping::lazy_zeroed((reserve.0 / RESERVE_SHARE).max(1 << 16))?;
+        Ok(Handles { mapping, free: Mutex::new(Free { head: 0, fresh: 0 }), used: AtomicUsize::new(0) })
+    }
+
+    fn at(&self, index: usize) -> &Handle {
+        // SAFETY: an index below `used` lies in the mapping, which is made of handles; zero is a valid one.
+        unsafe { &*self.mapping.ptr().cast::<Handle>().add(index) }
+    }
+
+    /// A handle on an object, or `None` when there is no room.
+    pub fn add(&self, object: usize) -> Option<&Handle> {
+        let mut free = lock(&self.free);
+        let index = if free.head != 0 {
+            let index = (free.head - 1) as usize;
+            free.head = self.at(index).state.load(Relaxed);
+            index
+        } else {
+            if (free.fresh + 1) * size_of::<Handle>() > self.mapping.len() {
+                return None;
+            }
+            free.fresh += 1;
+            self.used.store(free.fresh, Release);
+            free.fresh - 1
+        };
+        let handle = self.at(index);
+        handle.object.store(object, Relaxed);
+        handle.state.store(LIVE, Release);
+        Some(handle)
+    }
+
+    /// The handle at an address; aborts if none is there. `function` names the caller in the message.
+    fn check(&self, address: usize, function: &str) -> (&Handle, usize) {
+        let offset = address.wrapping_sub(self.mapping.ptr().addr());
+        let index = offset / size_of::<Handle>();
+        if index >= self.used.load(Acquire) || !offset.is_multiple_of(size_of::<Handle>()) {
+            fatal(format_args!("{function}: handle {address:#x} is no handle of this heap"));
+        }
+        let handle = self.at(index);
+        if handle.state.load(Acquire) != LIVE {
+            fatal(format_args!("{function}: handle {address:#x} is freed already"));
+        }
+        (handle, index)
+    }
+
+    /// The object of a handle.
+    pub fn get(&self, address: usize) -> usize {
+        self.check(address, "besom_handle_get").0.object.load(Relaxed)
+    }
+
+    /// Gives a handle another object.
+    pub fn set(&self, address: usize, object: usize) {
+        self.check(address, "besom_handle_set").0.object.store(object, Relaxed);
+    }
+
+    /// Frees a handle.
+    pub fn remove(&self, address: usize) {
+        let mut free = lock(&self.free);
+        let (handle, index) = self.check(address, "besom_handle_free");
+        handle.object.store(0, Relaxed);
+        handle.state.store(free.head, Release);
+        free.head = index as u64 + 1;
+    }
+
+    /// Shows the objects of all handles; returns the bytes looked at.
+    pub fn for_each(&self, mut visit: impl FnMut(usize)) -> Bytes {
+        let used = self.used.load(Acquire);
+        for index in 0..used {
+            let handle = self.at(index);
+            if handle.state.load(Acquire) == LIVE {
+                visit(handle.object.load(Relaxed));
+            }
+        }
+        Bytes(used * size_of::<Handle>())
+    }
+}

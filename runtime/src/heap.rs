@@ -1,0 +1,269 @@
+//! A heap: the value that holds everything else.
+
+use crate::cells::NO_CELLS;
+use crate::handles::Handles;
+use crate::mcache::{Context, P};
+use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator};
+use crate::options::Options;
+use crate::roots::Roots;
+use crate::scheduler::{House, PId, Refused, Scheduler, Seat};
+use crate::status::{Error, Result};
+use crate::sweeper::Sweeper;
+use besom_alloc_core::heap_tables::ZeroedTable;
+use besom_alloc_core::os::{self, Mapping};
+use besom_alloc_core::span_class::Kind;
+use besom_alloc_core::span_heap::{Found, SpanHeap};
+use besom_alloc_core::units::Bytes;
+use besom_gc::{Collector, Config};
+use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
+
+/// A heap; `besom_heap` in C. Several live in one process and share nothing. It stays where it was made, since
+/// mutators and its sweeper point to it.
+pub struct Heap {
+    pub(crate) options: Options,
+    pub(crate) spans: SpanHeap,
+    pub(crate) collector: Collector,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) handles: Handles,
+    pub(crate) roots: Roots,
+    pub(crate) sweeper: Sweeper,
+    pub(crate) tiny_allocs: AtomicU64,
+    mutators: Mapping,
+    /// Seats from here on were never taken.
+    seats_used: AtomicU32,
+    /// Addresses of boxed Ps, 0 where there is none.
+    ps: ZeroedTable<AtomicU64>,
+    ps_used: AtomicU32,
+}
+
+// SAFETY: the raw pointers in the options are the VM's, handed back to its functions only; all else is atomic or
+// locked, or belongs to the thread that holds a P.
+unsafe impl Sync for Heap {}
+// SAFETY: as above; nothing in it is tied to a thread.
+unsafe impl Send for Heap {}
+
+impl Heap {
+    /// Makes a heap. `Invalid`: an option is out of its range. `NoMemory`: the system refused.
+    pub fn new(options: &Options) -> Result<Box<Heap>> {
+        options.check()?;
+        let spans = SpanHeap::new(Bytes(0), Bytes(options.heap_limit), options.clobber_free != 0)?;
+        let reserve = spans.pages().reserved().bytes();
+        let workers = match options.mark_workers {
+            0 => os::cpu_count(),
+            n => n as usize,
+        };
+        let config = Config {
+            encoding: options.encoding,
+            trace: options.trace,
+            data: options.data,
+            mark_workers: workers.max(1),
+            percent: options.gc_percent,
+            memory_limit: Bytes(options.memory_limit),
+            hard_limit: Bytes(options.heap_limit),
+            verify_marks: options.verify & 1 != 0,
+            verify_heap: options.verify & 2 != 0,
+            gc_trace: options.gc_trace != 0,
+        };
+        Ok(Box::new(Heap {
+            options: *options,
+            spans,
+            collector: Collector::new(config, reserve)?,
+            scheduler: Scheduler::new(options.procs as usize, MUTATORS_MOST),
+            handles: Handles::new(reserve)?,
+            roots: Roots::new(),
+            sweeper: Sweeper::new(),
+            tiny_allocs: AtomicU64::new(0),
+            mutators: Mapping::lazy_zeroed(MUTATORS_MOST * size_of::<Mutator>())?,
+            seats_used: AtomicU32::new(0),
+            ps: ZeroedTable::new(MUTATORS_MOST)?,
+            ps_used: AtomicU32::new(0),
+        }))
+    }
+
+    /// Whether stores are checked, and so take the slow path.
+    pub(crate) fn checks_stores(&self) -> bool {
+        self.options.verify & 2 != 0
+    }
+
+    /// Allocations from one cycle to the next; 0: cycles start by the pacer.
+    pub(crate) fn collect_every(&self) -> u32 {
+        self.options.collect_every as u32
+    }
+
+    /// What Ps work against.
+    #[inline(always)]
+    pub(crate) fn context(&self) -> Context<'_> {
+        Context {
+            heap: &self.spans,
+            collector: &self.collector,
+            tiny_allocs: &self.tiny_allocs,
+            single: self.options.collect_every != 0,
+        }
+    }
+
+    /// The entry of a seat.
+    pub(crate) fn mutator(&self, seat: Seat) -> *mut Mutator {
+        // SAFETY: seats are below `MUTATORS_MOST`.
+        unsafe { self.mutators.ptr().cast::<Mutator>().add(seat.0 as usize) }
+    }
+
+    /// Every entry that was ever used; zero is a detached one.
+    pub(crate) fn mutators(&self) -> impl Iterator<Item = *mut Mutator> + '_ {
+        (0..self.seats_used.load(Acquire)).map(|n| self.mutator(Seat(n)))
+    }
+
+    fn p(&self, p: PId) -> *const P {
+        std::ptr::with_exposed_provenance(self.ps.get(p.0 as usize).load(Acquire) as usize)
+    }
+
+    /// Every P there is.
+    ///
+    /// # Safety
+    /// None may go meanwhile: the scheduler's lock is held, or the world is stopped.
+    pub(crate) unsafe fn ps(&self) -> impl Iterator<Item = &P> {
+        // SAFETY: boxed until it is destroyed, which the caller excludes.
+        (0..self.ps_used.load(Acquire)).filter_map(|n| unsafe { self.p(PId(n)).as_ref() })
+    }
+
+    /// Attaches the calling thread. `State`: it is attached already. The mutator belongs to it.
+    pub fn attach_raw(&self) -> Result<*mut Mutator> {
+        // SAFETY: entries are mapped, and what is read of them is atomic or the thread's own.
+        if self.mutators().any(|m| unsafe { (*m).seats_caller() }) {
+            return Err(Error::State);
+        }
+        let stack_base = if self.options.scan_native_stacks != 0 {
+            os::native_stack_bounds().ok_or(Error::NoMemory)?.1
+        } else {
+            0
+        };
+        besom_gc::mark::warm_up();
+        let (seat, p) = self.scheduler.attach(self, |seat| {
+            self.seats_used.fetch_max(seat.0 + 1, AcqRel);
+        }).map_err(|refused| match refused {
+            Refused::NoMemory => Error::NoMemory,
+            Refused::Full => Error::Limit,
+        })?;
+        let m = self.mutator(seat);
+        // SAFETY: the scheduler gave the seat to this thread.
+        unsafe {
+            Mutator::init(m, self, seat, stack_base);
+            self.sit(m, p);
+        }
+        Ok(m)
+    }
+
+    /// Puts a mutator on a P.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's, and `p` its own.
+    pub(crate) unsafe fn sit(&self, m: *mut Mutator, p: PId) {
+        let p = self.p(p);
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*m).p = p;
+            (*m).cells = (*p).cells();
+        }
+    }
+
+    /// Takes a mutator off its P.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's.
+    pub(crate) unsafe fn rise(&self, m: *mut Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*m).cells = NO_CELLS.as_ptr();
+            (*m).p = std::ptr::null();
+        }
+    }
+
+    /// Gives a mutator's seat and P up.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's, and not blocked.
+    pub(crate) unsafe fn detach_raw(&self, m: *mut Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            crate::mutator::capture(m);
+            let seat = Seat((*m).seat);
+            self.rise(m);
+            self.scheduler.detach(self, seat);
+        }
+    }
+
+    /// The object at an address, as far as a mutator has been given it.
+    pub fn find(&self, address: usize) -> Option<Found> {
+        let found = self.spans.find(address)?;
+        let (span, _) = self.spans.span_of(found.offset);
+        if span.sweepgen() == self.spans.generation().wrapping_add(3) {
+            let start = self.spans.tables().base() + found.offset;
+            // SAFETY: the scheduler's lock is held.
+            let look = || unsafe { self.ps().any(|p| p.holds_unused(found.class, start)) };
+            if self.scheduler.with_ps_pinned(look) {
+                return None;
+            }
+        }
+        Some(found)
+    }
+
+    /// Usable bytes of an object that was found.
+    pub(crate) fn usable(&self, found: &Found) -> Bytes {
+        let facts = self.spans.classes().get(found.class).facts();
+        if facts.slot_bytes == 0 {
+            self.spans.span_of(found.offset).0.large_bytes()
+        } else if facts.kind == Kind::TypedShared {
+            Bytes(facts.slot_bytes as usize - 8)
+        } else {
+            Bytes(facts.slot_bytes as usize)
+        }
+    }
+
+    /// Gives free pages back to the system now; the bytes.
+    pub fn release_memory(&self) -> Bytes {
+        self.spans.pages().release(Bytes(usize::MAX), self.spans.stats().unattached())
+    }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        self.sweeper.stop();
+        for n in 0..*self.ps_used.get_mut() {
+            let p = self.p(PId(n));
+            if !p.is_null() {
+                // SAFETY: boxed by `create_p`, and nobody uses the heap any more.
+                drop(unsafe { Box::from_raw(p.cast_mut()) });
+            }
+        }
+    }
+}
+
+impl House for Heap {
+    fn ring(&self, seat: Seat, poll: u32) {
+        Mutator::ring(self.mutator(seat), poll);
+    }
+
+    fn vacate(&self, seat: Seat) {
+        // SAFETY: entries are mapped; the state is atomic.
+        unsafe { (*self.mutator(seat)).set_state(0) };
+    }
+
+    fn create_p(&self, p: PId) -> bool {
+        let Ok(new) = P::new() else { return false };
+        let address = Box::into_raw(Box::new(new)).expose_provenance();
+        self.ps.get(p.0 as usize).store(address as u64, Release);
+        self.ps_used.fetch_max(p.0 + 1, AcqRel);
+        true
+    }
+
+    fn destroy_p(&self, p: PId) {
+        let old = self.p(p).cast_mut();
+        // SAFETY: the scheduler took the P from everybody; boxed by `create_p`.
+        unsafe {
+            (*old).release(self.context());
+            self.ps.get(p.0 as usize).store(0, Release);
+            drop(Box::from_raw(old));
+        }
+    }
+}
+
+const _: () = assert!(ATTACHED != 0);

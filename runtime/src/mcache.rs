@@ -1,0 +1,244 @@
+//! A P's cache: an allocation cell and a span for each span class, the tiny block, a block of pages.
+//!
+//! What it takes is credited when it is taken: at refill, every free slot of the span counts as allocated;
+//! at uncache, those that were not used are taken back. So the fast path counts nothing, and a span's credit
+//! is final before it can be swept.
+
+use crate::cells::{CELL_COUNT, Cell, TINY_CELL, empty_cell};
+use besom_alloc_core::os::{Mapping, OutOfMemory};
+use besom_alloc_core::page_cache::PageCache;
+use besom_alloc_core::runs::Run;
+use besom_alloc_core::span_class::SpanClass;
+use besom_alloc_core::span_heap::SpanHeap;
+use besom_alloc_core::units::PageId;
+use besom_gc::Collector;
+use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
+use besom_stats::{StatsSeq, Writer};
+
+/// What a P owns, in a mapping of its own. Written by the thread that holds the P, or with the world stopped.
+///
+/// - `spans[c] == 0` or `page + 1` of the span behind `cells[c]`, which has sweepgen G+3
+/// - `cells[c]` lies in the last run of that span
+#[repr(C)]
+pub struct PCache {
+    cells: [Cell; CELL_COUNT],
+    spans: [u32; CELL_COUNT],
+    pages: PageCache,
+    seq: StatsSeq,
+}
+
+/// A P: its cache.
+pub struct P {
+    mapping: Mapping,
+}
+
+/// What a P works against.
+#[derive(Clone, Copy)]
+pub struct Context<'h> {
+    /// The spans.
+    pub heap: &'h SpanHeap,
+    /// The pacer's side.
+    pub collector: &'h Collector,
+    /// The heap's count of tiny objects that shared a block.
+    pub tiny_allocs: &'h AtomicU64,
+    /// A run has one slot, so that every allocation takes the slow path.
+    pub single: bool,
+}
+
+/// Why a cell could not be refilled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refill {
+    /// It was.
+    Done,
+    /// A collection is due first.
+    CollectionDue,
+    /// The page heap has nothing left.
+    NoMemory,
+}
+
+impl P {
+    /// A P with an empty cache.
+    pub fn new() -> Result<P, OutOfMemory> {
+        let mapping = Mapping::lazy_zeroed(size_of::<PCache>())?;
+        let p = P { mapping };
+        for index in 0..CELL_COUNT {
+            // SAFETY: the P is nobody else's yet, and the cell lies in its mapping.
+            unsafe { p.cell(index).write(empty_cell(index)) };
+        }
+        Ok(p)
+    }
+
+    fn cache(&self) -> *mut PCache {
+        self.mapping.ptr().cast()
+    }
+
+    /// The cells, for the inline functions.
+    pub fn cells(&self) -> *mut Cell {
+        // SAFETY: a field of the mapped cache.
+        unsafe { (&raw mut (*self.cache()).cells).cast() }
+    }
+
+    /// One cell.
+    #[inline(always)]
+    pub fn cell(&self, index: usize) -> *mut Cell {
+        debug_assert!(index < CELL_COUNT);
+        // SAFETY: the index is a span class.
+        unsafe { self.cells().add(index) }
+    }
+
+    /// The P's sequence number in the statistics.
+    pub fn seq(&self) -> &StatsSeq {
+        // SAFETY: zeroed memory is a fresh number; only its own methods touch it, atomically.
+        unsafe { &(*self.cache()).seq }
+    }
+
+    fn span(&self, class: SpanClass) -> *mut u32 {
+        // SAFETY: the index is a span class.
+        unsafe { (&raw mut (*self.cache()).spans).cast::<u32>().add(class.index()) }
+    }
+
+    /// The P's block of pages.
+    ///
+    /// # Safety
+    /// The caller holds the P, or the world is stopped; no second reference lives meanwhile.
+    #[expect(clippy::mut_from_ref, reason = "the P's memory is raw; who holds the P owns it")]
+    pub unsafe fn pages(&self) -> &mut PageCache {
+        // SAFETY: the caller's promise.
+        unsafe { &mut (*self.cache()).pages }
+    }
+
+    /// The P's writer of statistics.
+    pub fn writer<'a>(&'a self, cx: Context<'a>) -> Writer<'a> {
+        cx.heap.stats().writer(self.seq())
+    }
+
+    /// Puts free slots into the cell of a class. `may_collect` false: it does so even if a collection is due.
+    ///
+    /// # Safety
+    /// The caller holds the P.
+    pub unsafe fn refill(&self, cx: Context<'_>, class: SpanClass, may_collect: bool) -> Refill {
+        loop {
+            // SAFETY: the caller holds the P.
+            let cached = unsafe { *self.span(class) };
+            if let Some(page) = cached.checked_sub(1).map(PageId) {
+                if let Some(run) = cx.heap.next_run(page, if cx.single { 1 } else { u32::MAX }) {
+                    // SAFETY: as above.
+                    unsafe { self.set_cell(cx, class, run) };
+                    return Refill::Done;
+                }
+                // SAFETY: as above.
+                unsafe { self.uncache(cx, class) };
+            }
+            if may_collect && cx.collector.pacer().due() {
+                return Refill::CollectionDue;
+            }
+            // SAFETY: as above.
+            if !unsafe { self.cache_span(cx, class) } {
+                return Refill::NoMemory;
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Self::refill`].
+    unsafe fn set_cell(&self, cx: Context<'_>, class: SpanClass, run: Run) {
+        let slot = cx.heap.classes().get(class).facts().slot_bytes as usize;
+        let base = cx.heap.tables().base();
+        // SAFETY: the caller holds the P.
+        unsafe { *self.cell(class.index()) = Cell { cursor: base + run.start, limit: base + run.end, slot } };
+    }
+
+    /// Caches a span with free slots, and credits them all.
+    ///
+    /// # Safety
+    /// As for [`Self::refill`].
+    unsafe fn cache_span(&self, cx: Context<'_>, class: SpanClass) -> bool {
+        let facts = cx.heap.classes().get(class).facts();
+        let stats = self.writer(cx);
+        cx.collector.pay_sweep_debt(cx.heap, 0, stats);
+        // SAFETY: the caller holds the P.
+        let Some(page) = cx.heap.take(class, unsafe { self.pages() }, stats) else { return false };
+        let span = cx.heap.tables().span(page);
+        span.cache(cx.heap.generation());
+        let free = i64::from(span.free_count());
+        stats.acquire().small_alloc(facts.size_class.0 as usize, free);
+        cx.collector.pacer().credit(free * i64::from(facts.slot_bytes));
+        // SAFETY: as above.
+        unsafe { *self.span(class) = page.0 + 1 };
+        if class.index() == 1 {
+            // SAFETY: as above.
+            unsafe { self.flush_tiny(cx) };
+        }
+        true
+    }
+
+    /// Gives the span of a class back, its unused slots uncredited.
+    ///
+    /// # Safety
+    /// As for [`Self::refill`].
+    unsafe fn uncache(&self, cx: Context<'_>, class: SpanClass) {
+        // SAFETY: the caller holds the P.
+        let Some(page) = (unsafe { *self.span(class) }).checked_sub(1).map(PageId) else { return };
+        let facts = cx.heap.classes().get(class).facts();
+        let base = cx.heap.tables().base();
+        // SAFETY: as above.
+        unsafe {
+            let cell = self.cell(class.index());
+            if (*cell).cursor != (*cell).limit {
+                cx.heap.give_back(page, Run { start: (*cell).cursor - base, end: (*cell).limit - base });
+            }
+            ((*cell).cursor, (*cell).limit) = (0, 0);
+            *self.span(class) = 0;
+        }
+        let span = cx.heap.tables().span(page);
+        let unused = i64::from(span.free_count());
+        let stats = self.writer(cx);
+        if unused != 0 {
+            stats.acquire().small_alloc(facts.size_class.0 as usize, -unused);
+            cx.collector.pacer().credit(-unused * i64::from(facts.slot_bytes));
+        }
+        span.uncache(cx.heap.generation());
+        // SAFETY: as above.
+        cx.heap.put(page, Some(unsafe { self.pages() }), stats);
+    }
+
+    /// Adds what the tiny cell counted to the heap's total.
+    ///
+    /// # Safety
+    /// As for [`Self::refill`].
+    unsafe fn flush_tiny(&self, cx: Context<'_>) {
+        // SAFETY: the caller holds the P.
+        let count = unsafe { std::mem::take(&mut (*self.cell(TINY_CELL)).slot) };
+        if count != 0 {
+            cx.tiny_allocs.fetch_add(count as u64, Relaxed);
+        }
+    }
+
+    /// Gives everything back: spans, the tiny block, pages; statistics are exact for this P afterwards.
+    ///
+    /// # Safety
+    /// The caller holds the P, or the world is stopped.
+    pub unsafe fn release(&self, cx: Context<'_>) {
+        for class in 0..CELL_COUNT as u16 {
+            // SAFETY: the caller's promise.
+            unsafe { self.uncache(cx, SpanClass(class)) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.flush_tiny(cx);
+            *self.cell(TINY_CELL) = empty_cell(TINY_CELL);
+            cx.heap.pages().flush_cache(self.pages(), self.writer(cx));
+        }
+    }
+
+    /// Whether an address lies in a run that a cell has not handed out yet. A hint while the P's owner runs.
+    pub fn holds_unused(&self, class: SpanClass, address: usize) -> bool {
+        let cell = self.cell(class.index());
+        // SAFETY: the words lie in the P's mapping; the owner may write them, and a stale answer is one of the
+        // two that are right.
+        let (cursor, limit) = unsafe {
+            ((&raw const (*cell).cursor).read_volatile(), (&raw const (*cell).limit).read_volatile())
+        };
+        (cursor..limit).contains(&address)
+    }
+}

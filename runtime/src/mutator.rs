@@ -1,0 +1,253 @@
+//! A mutator: an attached thread, as C sees it and as the collector does.
+
+use crate::cells::{Cell, NO_CELLS};
+use crate::heap::Heap;
+use crate::mcache::P;
+use crate::scheduler::Seat;
+use besom_alloc_core::span_class::Kind;
+use besom_alloc_core::units::Bytes;
+use besom_gc::scan::scan_words;
+use besom_gc::{TraceFn, Tracer, Visitor};
+use besom_stats::fatal;
+use besom_stats::sync::raw::{AtomicU32, Ordering::*};
+use std::ffi::c_void;
+
+/// Seats of a heap. Higher: address space, 256 bytes each. Lower: programs with very many threads are refused.
+pub const MUTATORS_MOST: usize = 1 << 16;
+
+/// A linked frame on the native stack; `besom_frame` in C.
+#[repr(C)]
+pub struct Frame {
+    previous: *const Frame,
+    count: usize,
+    slots: *const *const *mut c_void,
+}
+
+/// What a thread keeps in registers that its callees must preserve, and where its stack ends.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Registers {
+    words: [usize; 12],
+    stack_pointer: usize,
+}
+
+/// Attached and running, or parked.
+pub const ATTACHED: u32 = 0x0a77_ac4d;
+/// Between block and unblock.
+pub const BLOCKED: u32 = 0x0b10_c4ed;
+
+/// A mutator; `besom_mutator` in C. Lies in an array of the heap's, so that its memory outlives the thread.
+///
+/// The first four fields are C's. `poll` is written by other threads, `state` read by them; all else belongs to
+/// the thread, and to the collector while the thread is stopped or blocked.
+#[repr(C)]
+pub struct Mutator {
+    pub(crate) cells: *const Cell,
+    poll: AtomicU32,
+    pub(crate) barrier: u32,
+    frames: *const Frame,
+    pub(crate) heap: *const Heap,
+    pub(crate) p: *const P,
+    pub(crate) seat: u32,
+    state: AtomicU32,
+    thread: libc::pthread_t,
+    tid: u64,
+    registers: Registers,
+    /// The native stack's end, where it began; 0: it is not scanned.
+    stack_base: usize,
+    value_base: usize,
+    value_top: *const usize,
+    value_kind: u32,
+    /// Allocations until the next cycle, with `collect_every`.
+    pub(crate) until_cycle: u32,
+    roots: Option<TraceFn>,
+    roots_data: *mut c_void,
+    /// An object that is not in the program's hands yet.
+    pub(crate) newborn: usize,
+}
+
+impl Mutator {
+    /// Where the captured registers lie, for code that is not Rust.
+    pub(crate) const REGISTERS: usize = std::mem::offset_of!(Mutator, registers);
+}
+
+const _: () = assert!(size_of::<Mutator>() <= 320);
+// What `besom.h` says of the same.
+const _: () = assert!(std::mem::offset_of!(Mutator, poll) == 8 && std::mem::offset_of!(Mutator, barrier) == 12);
+const _: () = assert!(std::mem::offset_of!(Mutator, frames) == 16 && std::mem::offset_of!(Mutator, cells) == 0);
+const _: () = assert!(size_of::<Frame>() == 24);
+
+/// The calling thread, as the system numbers it.
+pub(crate) fn current_tid() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { libc::gettid() as u64 }
+}
+
+fn current_thread() -> libc::pthread_t {
+    // SAFETY: no preconditions.
+    unsafe { libc::pthread_self() }
+}
+
+impl Mutator {
+    /// Makes a mutator of zeroed or left memory, for the calling thread.
+    ///
+    /// # Safety
+    /// `m` must be a seat's entry that the caller has just been given.
+    pub(crate) unsafe fn init(m: *mut Mutator, heap: &Heap, seat: Seat, stack_base: usize) {
+        // SAFETY: the caller's promise; `poll` is left to the scheduler.
+        unsafe {
+            (*m).cells = NO_CELLS.as_ptr();
+            (*m).barrier = u32::from(heap.checks_stores());
+            (*m).frames = std::ptr::null();
+            (*m).heap = heap;
+            (*m).p = std::ptr::null();
+            (*m).seat = seat.0;
+            (*m).thread = current_thread();
+            (*m).tid = current_tid();
+            (*m).registers = Registers::default();
+            (*m).stack_base = stack_base;
+            (*m).value_base = 0;
+            (*m).value_top = std::ptr::null();
+            (*m).roots = None;
+            (*m).until_cycle = heap.collect_every();
+            (*m).newborn = 0;
+            (*m).state.store(ATTACHED, Release);
+        }
+    }
+
+    pub(crate) fn ring(m: *const Mutator, poll: u32) {
+        // SAFETY: the entry is mapped as long as its heap lives, and the word is atomic.
+        unsafe { (*m).poll.store(poll, Relaxed) };
+    }
+
+    #[inline(always)]
+    pub(crate) fn polled(&self) -> bool {
+        self.poll.load(Relaxed) != 0
+    }
+
+    pub(crate) fn state(&self) -> u32 {
+        self.state.load(Acquire)
+    }
+
+    pub(crate) fn set_state(&self, state: u32) {
+        self.state.store(state, Release);
+    }
+
+    pub(crate) fn is_own(&self) -> bool {
+        self.thread == current_thread()
+    }
+
+    /// Whether an attached thread sits here, and it is the caller.
+    pub(crate) fn seats_caller(&self) -> bool {
+        self.state() != 0 && self.is_own()
+    }
+
+    /// Aborts unless the calling thread may use this mutator now.
+    #[inline(always)]
+    pub(crate) fn check(&self, function: &str) {
+        if self.state() != ATTACHED || !self.is_own() {
+            self.misused(function);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn misused(&self, function: &str) -> ! {
+        if self.state() == 0 {
+            fatal(format_args!("{function}: mutator is detached"));
+        }
+        if !self.is_own() {
+            fatal(format_args!(
+                "{function}: called on another thread than the mutator's, attached on thread {}, called on {}",
+                self.tid,
+                current_tid()
+            ));
+        }
+        fatal(format_args!("{function}: mutator is blocked, between besom_block and besom_unblock"))
+    }
+
+    pub(crate) fn set_value_stack(&mut self, base: usize, top: *const usize, kind: Kind) {
+        self.value_top = top;
+        self.value_kind = kind as u32;
+        self.value_base = base;
+    }
+
+    pub(crate) fn set_roots(&mut self, function: Option<TraceFn>, data: *mut c_void) {
+        self.roots = function;
+        self.roots_data = data;
+    }
+
+    /// Shows everything that this thread holds; returns the bytes looked at.
+    ///
+    /// # Safety
+    /// The thread must be stopped or blocked, with its registers captured.
+    pub(crate) unsafe fn visit_roots(&self, visitor: &mut dyn Visitor) -> Bytes {
+        let encoding = visitor.shapes().encoding;
+        let mut words = 0;
+        visitor.any(self.newborn);
+        // SAFETY: frames lie on the thread's stack, in calls that have not returned; their slots are locals of these
+        // calls. The value stack is the VM's promise, and the native stack is readable from the captured pointer
+        // to its base.
+        unsafe {
+            let mut frame = self.frames;
+            while !frame.is_null() {
+                for i in 0..(*frame).count {
+                    visitor.any((*(*frame).slots.add(i)).read_volatile().addr());
+                }
+                words += (*frame).count;
+                frame = (*frame).previous;
+            }
+            if self.value_base != 0 {
+                let base = std::ptr::with_exposed_provenance::<usize>(self.value_base);
+                let count = self.value_top.read_volatile().saturating_sub(self.value_base) / 8;
+                let kind = Kind::from_public(self.value_kind).unwrap_or(Kind::Conservative);
+                scan_words(base, count, kind, &encoding, visitor);
+                words += count;
+            }
+            if self.stack_base != 0 {
+                let low = self.registers.stack_pointer & !7;
+                let count = self.stack_base.saturating_sub(low) / 8;
+                let low = std::ptr::with_exposed_provenance(low);
+                scan_words(self.registers.words.as_ptr(), 12, Kind::Conservative, &encoding, visitor);
+                scan_words(low, count, Kind::Conservative, &encoding, visitor);
+                words += count;
+            }
+            if let Some(function) = self.roots {
+                let mut tracer = Tracer::new(visitor);
+                function(&mut tracer, std::ptr::null_mut(), self.roots_data);
+            }
+        }
+        Bytes(words * 8)
+    }
+}
+
+/// Notes the registers that callees preserve and the stack pointer, so that the stack can be scanned while the thread
+/// waits. Inlined into a function that does not return before the scan, or whose caller holds what it held.
+///
+/// # Safety
+/// `m` must be the calling thread's mutator.
+#[inline(always)]
+pub(crate) unsafe fn capture(m: *mut Mutator) {
+    // SAFETY: the caller's promise.
+    let at: *mut Registers = unsafe { &raw mut (*m).registers };
+    // SAFETY: stores of registers to memory that is ours.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        core::arch::asm!(
+            "mov [{0}], rbx", "mov [{0} + 8], rbp", "mov [{0} + 16], r12", "mov [{0} + 24], r13",
+            "mov [{0} + 32], r14", "mov [{0} + 40], r15", "mov [{0} + 96], rsp",
+            in(reg) at, options(nostack, preserves_flags)
+        );
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        core::arch::asm!(
+            "stp x19, x20, [{0}]", "stp x21, x22, [{0}, #16]", "stp x23, x24, [{0}, #32]",
+            "stp x25, x26, [{0}, #48]", "stp x27, x28, [{0}, #64]", "str x29, [{0}, #80]",
+            "mov {1}, sp", "str {1}, [{0}, #96]",
+            in(reg) at, out(reg) _, options(nostack, preserves_flags)
+        );
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    compile_error!("besom: no code yet that captures this processor's registers");
+}

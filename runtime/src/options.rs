@@ -1,0 +1,178 @@
+//! A heap's options, as C sees them, and what the environment says of them.
+
+use crate::status::{Error, Result};
+use besom_gc::{Encoding, TraceFn};
+use std::ffi::{OsStr, c_int, c_uint, c_void};
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+
+/// Marking stops every mutator; the only mode so far.
+pub const STOP_THE_WORLD: c_int = 0;
+/// The most Ps a heap can be limited to.
+pub const PROCS_MAX: u32 = 4096;
+
+/// `out_of_memory`: the heap, the bytes that were asked for, the VM's data.
+pub type OutOfMemoryFn = unsafe extern "C" fn(*mut crate::Heap, usize, *mut c_void) -> c_int;
+
+/// Options of a heap; `besom_options` in C, where each field is documented.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Options {
+    /// The size of this struct, for its growth.
+    pub struct_size: usize,
+    /// Hard limit in bytes; 0: none.
+    pub heap_limit: usize,
+    /// Soft limit in bytes; 0: none.
+    pub memory_limit: usize,
+    /// Growth over live bytes before the next cycle; 0: on request and at a limit only.
+    pub gc_percent: c_uint,
+    /// Ps; 0: one for each attached thread.
+    pub procs: c_uint,
+    /// Mark workers; 0: one for each CPU.
+    pub mark_workers: c_uint,
+    /// [`STOP_THE_WORLD`].
+    pub mode: c_int,
+    /// Attached threads' native stacks are conservative roots.
+    pub scan_native_stacks: c_int,
+    /// Small pointer-free objects share blocks.
+    pub tiny: c_int,
+    /// For values.
+    pub encoding: Encoding,
+    /// For traced objects.
+    pub trace: Option<TraceFn>,
+    /// The heap's own roots.
+    pub roots: Option<TraceFn>,
+    /// Handed to every callback.
+    pub data: *mut c_void,
+    /// Asked when a full collection did not help.
+    pub out_of_memory: Option<OutOfMemoryFn>,
+    /// One line a cycle.
+    pub gc_trace: c_int,
+    /// 1 marks, 2 heap, 3 both.
+    pub verify: c_int,
+    /// A cycle at every n-th allocation; 0: off.
+    pub collect_every: c_int,
+    /// Freed memory is filled with a pattern.
+    pub clobber_free: c_int,
+}
+
+const _: () = assert!(size_of::<Options>() == 120);
+
+impl Default for Options {
+    /// The defaults, without a look at the environment.
+    fn default() -> Options {
+        Options {
+            struct_size: size_of::<Options>(),
+            heap_limit: 0,
+            memory_limit: 0,
+            gc_percent: 100,
+            procs: 0,
+            mark_workers: 0,
+            mode: STOP_THE_WORLD,
+            scan_native_stacks: 1,
+            tiny: 1,
+            encoding: Encoding::default(),
+            trace: None,
+            roots: None,
+            data: std::ptr::null_mut(),
+            out_of_memory: None,
+            gc_trace: 0,
+            verify: 0,
+            collect_every: 0,
+            clobber_free: 0,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults, then what `BESOM_*` variables say. A variable that is malformed or unknown is named on
+    /// stderr, in one line, and ignored.
+    pub fn from_environment() -> Options {
+        let mut options = Options::default();
+        for (name, value) in std::env::vars_os() {
+            if let Some(key) = name.as_bytes().strip_prefix(b"BESOM_")
+                && let Err(expected) = options.set(key, value.as_bytes())
+            {
+                complain(&name, &value, expected);
+            }
+        }
+        options
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) -> std::result::Result<(), &'static str> {
+        let value = std::str::from_utf8(value).unwrap_or("\u{fffd}");
+        match key {
+            b"HEAP_LIMIT" => self.heap_limit = size(value)?,
+            b"MEMORY_LIMIT" => self.memory_limit = size(value)?,
+            b"GC_PERCENT" => {
+                self.gc_percent = number(value, u32::MAX.into(), "a number from 0 to 4294967295")? as u32;
+            }
+            b"PROCS" => self.procs = number(value, PROCS_MAX.into(), "a number from 0 to 4096")? as u32,
+            b"MARK_WORKERS" => self.mark_workers = number(value, WORKERS_MAX, "a number from 0 to 256")? as u32,
+            b"SCAN_NATIVE_STACKS" => self.scan_native_stacks = flag(value)?,
+            b"TINY" => self.tiny = flag(value)?,
+            b"GC_TRACE" => self.gc_trace = flag(value)?,
+            b"CLOBBER_FREE" => self.clobber_free = flag(value)?,
+            b"COLLECT_EVERY" => {
+                self.collect_every = number(value, i32::MAX as u64, "a number from 0 to 2147483647")? as c_int;
+            }
+            b"VERIFY" => {
+                self.verify = match value {
+                    "off" | "0" => 0,
+                    "marks" | "1" => 1,
+                    "heap" | "2" => 2,
+                    "both" | "3" => 3,
+                    _ => return Err("off, marks, heap or both"),
+                };
+            }
+            _ => return Err("no such variable; see besom.h, Debugging"),
+        }
+        Ok(())
+    }
+
+    /// Checks every field's range.
+    pub fn check(&self) -> Result<()> {
+        let flags = [self.scan_native_stacks, self.tiny, self.gc_trace, self.clobber_free];
+        let encoding = &self.encoding;
+        let right = self.struct_size == size_of::<Options>()
+            && self.mode == STOP_THE_WORLD
+            && self.procs <= PROCS_MAX
+            && u64::from(self.mark_workers) <= WORKERS_MAX
+            && (0..=3).contains(&self.verify)
+            && self.collect_every >= 0
+            && flags.iter().all(|f| (0..=1).contains(f))
+            && encoding.tag & !encoding.mask == 0
+            && encoding.address != 0;
+        if right { Ok(()) } else { Err(Error::Invalid) }
+    }
+}
+
+/// Mark workers at most.
+const WORKERS_MAX: u64 = 256;
+
+fn number(value: &str, most: u64, expected: &'static str) -> std::result::Result<u64, &'static str> {
+    value.parse().ok().filter(|&n| n <= most && !value.starts_with('+')).ok_or(expected)
+}
+
+fn flag(value: &str) -> std::result::Result<c_int, &'static str> {
+    number(value, 1, "0 or 1").map(|n| n as c_int)
+}
+
+/// Bytes, with `k`, `m` or `g` for KiB, MiB or GiB.
+fn size(value: &str) -> std::result::Result<usize, &'static str> {
+    let expected = "a size in bytes, or with k, m or g";
+    let shift = match value.as_bytes().last() {
+        Some(b'k' | b'K') => 10,
+        Some(b'm' | b'M') => 20,
+        Some(b'g' | b'G') => 30,
+        _ => 0,
+    };
+    let digits = if shift == 0 { value } else { &value[..value.len() - 1] };
+    let n = number(digits, isize::MAX as u64, expected)?;
+    n.checked_mul(1 << shift).filter(|&n| n <= isize::MAX as u64).map(|n| n as usize).ok_or(expected)
+}
+
+fn complain(name: &OsStr, value: &OsStr, expected: &str) {
+    let line = format!("besom: {}={}, expected {expected}; ignored\n", name.display(), value.display());
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}

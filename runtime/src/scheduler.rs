@@ -1,0 +1,498 @@
+//! Who runs: threads in seats, Ps that they hold, stops, and the order in which waiting threads are served.
+//!
+//! All of it is decided under one lock; the poll words that mutators look at are only doorbells. A seat is in one
+//! state:
+//!
+//! | state | holds a P | counts as running | leaves by |
+//! |---|---|---|---|
+//! | `Running` | yes | yes | safepoint, block, detach |
+//! | `Parked` | yes | no | the end of the stop or of the collection it waits for |
+//! | `Waiting` | no | no | a grant, in the order of the queue |
+//! | `Blocked` | no | no | unblock |
+//! | `Free` | no | no | attach |
+//!
+//! - `running == number of seats that are Running`
+//! - `total == free.len() + seats that are Running or Parked`
+//! - while `stopping`, `running` does not grow; the world is stopped when it is 0
+//! - with a limit, `total` comes down to it at safepoints; with none, `total >= attached`
+
+use besom_stats::fatal;
+use besom_stats::sync::{Condvar, Mutex, MutexGuard, lock};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How long a thread waits for a P before it asks a running one for its own. Higher: waiting threads starve
+/// longer. Lower: caches change hands more often.
+pub const SLICE: Duration = Duration::from_millis(10);
+
+/// Poll bits: what is wanted of a mutator at its next safepoint.
+pub const POLL_STOP: u32 = 1;
+/// Hand the P over.
+pub const POLL_HAND_OVER: u32 = 2;
+
+/// The number of a seat, and of the mutator in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat(pub u32);
+
+/// The number of a P.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PId(pub u32);
+
+/// What the scheduler needs from the house around it.
+pub trait House {
+    /// Shows the seat's mutator what is wanted of it.
+    fn ring(&self, seat: Seat, poll: u32);
+    /// The thread has left the seat: nobody reads its roots any more, and another may sit down next.
+    fn vacate(&self, seat: Seat);
+    /// Makes a P; false when the system refuses.
+    fn create_p(&self, p: PId) -> bool;
+    /// Releases everything that an idle P holds, and the P.
+    fn destroy_p(&self, p: PId);
+}
+
+/// Why a thread was not seated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The system refused memory.
+    NoMemory,
+    /// No more seats.
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Running,
+    Parked,
+    Waiting,
+    Blocked,
+}
+
+struct Chair {
+    state: State,
+    p: Option<PId>,
+    poll: u32,
+    /// When it was last given a P, by the count of grants.
+    since: u64,
+    /// Signalled when a P is granted.
+    turn: Box<Condvar>,
+}
+
+struct Inner {
+    seats: Vec<Chair>,
+    /// Idle Ps; the last was used last.
+    free: Vec<PId>,
+    /// Numbers of destroyed Ps, to be used again.
+    vacant: Vec<PId>,
+    next_p: u32,
+    total: usize,
+    limit: usize,
+    attached: usize,
+    running: usize,
+    stopping: bool,
+    collecting: bool,
+    collections: u64,
+    grants: u64,
+    queue: VecDeque<Seat>,
+}
+
+/// The scheduler of one heap.
+pub struct Scheduler {
+    inner: Mutex<Inner>,
+    /// Signalled when `running` reaches 0 in a stop.
+    stopped: Condvar,
+    /// Signalled when a stop or a collection ends.
+    resumed: Condvar,
+    most_seats: usize,
+}
+
+impl Scheduler {
+    /// No seats, no Ps. `limit` 0: a P for each attached thread.
+    pub fn new(limit: usize, most_seats: usize) -> Scheduler {
+        Scheduler {
+            inner: Mutex::new(Inner {
+                seats: Vec::new(),
+                free: Vec::new(),
+                vacant: Vec::new(),
+                next_p: 0,
+                total: 0,
+                limit,
+                attached: 0,
+                running: 0,
+                stopping: false,
+                collecting: false,
+                collections: 0,
+                grants: 0,
+                queue: VecDeque::new(),
+            }),
+            stopped: Condvar::new(),
+            resumed: Condvar::new(),
+            most_seats,
+        }
+    }
+
+    /// Seats the calling thread, and waits for a P. The seat's owner is Running when this returns. `seated` is told
+    /// the seat before the wait.
+    pub fn attach(&self, house: &impl House, seated: impl FnOnce(Seat)) -> Result<(Seat, PId), Refused> {
+        let mut inner = lock(&self.inner);
+        let seat = inner.free_seat(self.most_seats)?;
+        inner.attached += 1;
+        if let Err(refused) = inner.create_ps(house) {
+            inner.attached -= 1;
+            return Err(refused);
+        }
+        seated(seat);
+        let p = self.wait_for_p(inner, house, seat);
+        Ok((seat, p))
+    }
+
+    /// Gives the seat and its P up.
+    pub fn detach(&self, house: &impl House, seat: Seat) {
+        let mut inner = lock(&self.inner);
+        // A stop waits for this thread only to see it gone, but the stopped world reads its roots: leave after.
+        inner = self.park_while_stopping(inner, seat);
+        inner.attached -= 1;
+        inner.set_poll(house, seat, 0);
+        let p = inner.leave(seat, State::Free);
+        house.vacate(seat);
+        inner.give_back(house, p);
+        self.distribute(&mut inner);
+        self.announce(&inner);
+    }
+
+    /// What a mutator does when its poll word is set: takes part in a stop, hands its P over. Returns its P.
+    pub fn safepoint(&self, house: &impl House, seat: Seat) -> PId {
+        let inner = lock(&self.inner);
+        let mut inner = self.park_while_stopping(inner, seat);
+        let hand_over = inner.chair(seat).poll & POLL_HAND_OVER != 0;
+        inner.set_poll(house, seat, 0);
+        if inner.is_surplus() || (hand_over && !inner.queue.is_empty()) {
+            let p = inner.leave(seat, State::Waiting);
+            inner.give_back(house, p);
+            return self.wait_for_p(inner, house, seat);
+        }
+        inner.p_of(seat)
+    }
+
+    /// The thread is about to wait for something else: its P is free, no stop waits for it.
+    pub fn block(&self, house: &impl House, seat: Seat) {
+        let mut inner = lock(&self.inner);
+        let p = inner.leave(seat, State::Blocked);
+        inner.set_poll(house, seat, 0);
+        inner.give_back(house, p);
+        self.distribute(&mut inner);
+        self.announce(&inner);
+    }
+
+    /// The thread goes on: waits for the end of a stop, and for a P.
+    pub fn unblock(&self, house: &impl House, seat: Seat) -> PId {
+        let inner = lock(&self.inner);
+        self.wait_for_p(inner, house, seat)
+    }
+
+    /// Changes the number of Ps.
+    pub fn set_limit(&self, house: &impl House, limit: usize) -> Result<(), Refused> {
+        let mut inner = lock(&self.inner);
+        let old = std::mem::replace(&mut inner.limit, limit);
+        if let Err(refused) = inner.create_ps(house) {
+            inner.limit = old;
+            return Err(refused);
+        }
+        inner.destroy_surplus(house);
+        if inner.is_surplus() {
+            inner.ring_running(house, POLL_HAND_OVER);
+        }
+        self.distribute(&mut inner);
+        Ok(())
+    }
+
+    /// The limit last set.
+    pub fn limit(&self) -> usize {
+        lock(&self.inner).limit
+    }
+
+    /// Threads that are attached.
+    pub fn attached(&self) -> usize {
+        lock(&self.inner).attached
+    }
+
+    /// Calls `f` with the set of Ps pinned: none comes or goes meanwhile.
+    pub fn with_ps_pinned<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _inner = lock(&self.inner);
+        f()
+    }
+
+    /// The caller, who is Running, wants to collect. True: it is the collector until [`Self::end_collection`].
+    /// False: somebody else was, and has finished.
+    pub fn begin_collection(&self, seat: Seat) -> bool {
+        let mut inner = lock(&self.inner);
+        if !inner.collecting {
+            inner.collecting = true;
+            return true;
+        }
+        let number = inner.collections;
+        inner.park(seat);
+        self.announce(&inner);
+        while inner.stopping || inner.collections == number {
+            inner = wait(&self.resumed, inner);
+        }
+        inner.run_again(seat);
+        false
+    }
+
+    /// Ends what [`Self::begin_collection`] began.
+    pub fn end_collection(&self) {
+        let mut inner = lock(&self.inner);
+        inner.collecting = false;
+        inner.collections += 1;
+        drop(inner);
+        self.resumed.notify_all();
+    }
+
+    /// Stops the world for the caller, who is Running and is the collector (or walks the heap as if it were).
+    pub fn stop(&self, house: &impl House, seat: Seat) {
+        let mut inner = lock(&self.inner);
+        if inner.stopping {
+            fatal(format_args!("stop: the world is stopped already"));
+        }
+        inner.stopping = true;
+        inner.park(seat);
+        inner.ring_running(house, POLL_STOP);
+        while inner.running != 0 {
+            inner = wait(&self.stopped, inner);
+        }
+    }
+
+    /// Lets the world go on; the caller is Running again.
+    pub fn resume(&self, house: &impl House, seat: Seat) {
+        let mut inner = lock(&self.inner);
+        inner.stopping = false;
+        inner.run_again(seat);
+        for n in 0..inner.seats.len() {
+            let seat = Seat(n as u32);
+            let poll = inner.chair(seat).poll & !POLL_STOP;
+            inner.set_poll(house, seat, poll);
+        }
+        inner.destroy_surplus(house);
+        self.distribute(&mut inner);
+        drop(inner);
+        self.resumed.notify_all();
+    }
+
+    /// Whether the seat's thread is attached, be it blocked or not.
+    pub fn is_seated(&self, seat: Seat) -> bool {
+        lock(&self.inner).chair(seat).state != State::Free
+    }
+
+    /// While the world is being stopped, the caller, who is Running, parks.
+    fn park_while_stopping<'a>(&'a self, mut inner: MutexGuard<'a, Inner>, seat: Seat) -> MutexGuard<'a, Inner> {
+        if inner.stopping {
+            inner.park(seat);
+            self.announce(&inner);
+            while inner.stopping {
+                inner = wait(&self.resumed, inner);
+            }
+            inner.run_again(seat);
+        }
+        inner
+    }
+
+    /// Queues the seat, which holds no P, and waits until it is granted one.
+    fn wait_for_p(&self, mut inner: MutexGuard<'_, Inner>, house: &impl House, seat: Seat) -> PId {
+        inner.chair(seat).state = State::Waiting;
+        inner.queue.push_back(seat);
+        self.distribute(&mut inner);
+        self.announce(&inner);
+        loop {
+            if inner.chair(seat).state == State::Running {
+                return inner.p_of(seat);
+            }
+            // In a model time does not pass, so that every slice is over before it begins.
+            if cfg!(loom) && !inner.stopping {
+                inner.request_hand_over(house);
+            }
+            let turn: *const Condvar = &raw const *inner.chair(seat).turn;
+            // SAFETY: a chair's condition variable is boxed, and lives as long as the scheduler.
+            let (guard, late) = wait_slice(unsafe { &*turn }, inner);
+            inner = guard;
+            if late && !inner.stopping && inner.chair(seat).state == State::Waiting {
+                inner.request_hand_over(house);
+            }
+        }
+    }
+
+    /// Grants free Ps to those who wait, in their order, unless the world is stopped.
+    fn distribute(&self, inner: &mut Inner) {
+        while !inner.stopping && !inner.queue.is_empty() {
+            let Some(p) = inner.free.pop() else { return };
+            let Some(seat) = inner.queue.pop_front() else { return };
+            inner.grants += 1;
+            inner.running += 1;
+            let grants = inner.grants;
+            let chair = inner.chair(seat);
+            (chair.state, chair.p, chair.since) = (State::Running, Some(p), grants);
+            chair.turn.notify_one();
+        }
+    }
+
+    /// Tells who stops the world that nobody runs any more.
+    fn announce(&self, inner: &Inner) {
+        if inner.stopping && inner.running == 0 {
+            self.stopped.notify_all();
+        }
+    }
+}
+
+impl Inner {
+    fn chair(&mut self, seat: Seat) -> &mut Chair {
+        &mut self.seats[seat.0 as usize]
+    }
+
+    fn p_of(&mut self, seat: Seat) -> PId {
+        match self.chair(seat).p {
+            Some(p) => p,
+            None => fatal(format_args!("scheduler: seat {} runs without a P", seat.0)),
+        }
+    }
+
+    fn free_seat(&mut self, most: usize) -> Result<Seat, Refused> {
+        if let Some(n) = self.seats.iter().position(|c| c.state == State::Free) {
+            return Ok(Seat(n as u32));
+        }
+        if self.seats.len() == most {
+            return Err(Refused::Full);
+        }
+        self.seats.try_reserve(1).map_err(|_| Refused::NoMemory)?;
+        self.queue.try_reserve(self.seats.len() + 1).map_err(|_| Refused::NoMemory)?;
+        let turn = Box::new(Condvar::new());
+        self.seats.push(Chair { state: State::Free, p: None, poll: 0, since: 0, turn });
+        Ok(Seat(self.seats.len() as u32 - 1))
+    }
+
+    /// How many Ps there should be at most.
+    fn most_ps(&self) -> usize {
+        if self.limit == 0 { self.attached } else { self.limit }
+    }
+
+    fn is_surplus(&self) -> bool {
+        self.total > self.most_ps()
+    }
+
+    /// Makes Ps until there is one for each attached thread, or the limit is reached. At least one exists then.
+    fn create_ps(&mut self, house: &impl House) -> Result<(), Refused> {
+        while self.total < self.most_ps().min(self.attached) {
+            self.free.try_reserve(self.total + 1).map_err(|_| Refused::NoMemory)?;
+            self.vacant.try_reserve(self.total + 1).map_err(|_| Refused::NoMemory)?;
+            let p = self.vacant.pop().unwrap_or(PId(self.next_p));
+            if !house.create_p(p) {
+                if p.0 < self.next_p {
+                    self.vacant.push(p);
+                }
+                // Fewer than wished for will do when the number is limited, but not none.
+                return if self.limit != 0 && self.total > 0 { Ok(()) } else { Err(Refused::NoMemory) };
+            }
+            self.next_p = self.next_p.max(p.0 + 1);
+            self.total += 1;
+            self.free.push(p);
+        }
+        Ok(())
+    }
+
+    fn destroy(&mut self, house: &impl House, p: PId) {
+        house.destroy_p(p);
+        self.total -= 1;
+        self.vacant.push(p);
+    }
+
+    /// Takes a P back from who left it.
+    fn give_back(&mut self, house: &impl House, p: PId) {
+        // A stopped world keeps its Ps: the surplus goes at a later safepoint.
+        if self.is_surplus() && !self.stopping {
+            self.destroy(house, p);
+        } else {
+            self.free.push(p);
+        }
+    }
+
+    /// The seat, which is Running, gives its P out of hand.
+    fn leave(&mut self, seat: Seat, to: State) -> PId {
+        let p = self.p_of(seat);
+        let chair = self.chair(seat);
+        if chair.state != State::Running {
+            fatal(format_args!("scheduler: seat {} leaves in state {:?}", seat.0, chair.state));
+        }
+        chair.state = to;
+        chair.p = None;
+        self.running -= 1;
+        p
+    }
+
+    fn park(&mut self, seat: Seat) {
+        self.chair(seat).state = State::Parked;
+        self.running -= 1;
+    }
+
+    fn run_again(&mut self, seat: Seat) {
+        self.chair(seat).state = State::Running;
+        self.running += 1;
+    }
+
+    fn set_poll(&mut self, house: &impl House, seat: Seat, poll: u32) {
+        if self.chair(seat).poll != poll {
+            self.chair(seat).poll = poll;
+            house.ring(seat, poll);
+        }
+    }
+
+    fn add_poll(&mut self, house: &impl House, seat: Seat, poll: u32) {
+        let poll = self.chair(seat).poll | poll;
+        self.set_poll(house, seat, poll);
+    }
+
+    /// Rings at every running seat.
+    fn ring_running(&mut self, house: &impl House, poll: u32) {
+        for n in 0..self.seats.len() {
+            if self.seats[n].state == State::Running {
+                self.add_poll(house, Seat(n as u32), poll);
+            }
+        }
+    }
+
+    /// Asks for the P of the seat that has had its P longest and was not asked yet.
+    fn request_hand_over(&mut self, house: &impl House) {
+        let candidates = self.seats.iter().enumerate();
+        let running = candidates.filter(|(_, c)| c.state == State::Running && c.poll & POLL_HAND_OVER == 0);
+        if let Some((seat, _)) = running.min_by_key(|(_, c)| c.since) {
+            self.add_poll(house, Seat(seat as u32), POLL_HAND_OVER);
+        }
+    }
+
+    /// Destroys idle Ps above the number that there should be. A stopped world keeps its Ps.
+    fn destroy_surplus(&mut self, house: &impl House) {
+        while !self.stopping && self.is_surplus() {
+            let Some(p) = self.free.pop() else { return };
+            self.destroy(house, p);
+        }
+    }
+}
+
+fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    match condvar.wait(guard) {
+        Ok(guard) => guard,
+        Err(_) => fatal(format_args!("lock poisoned")),
+    }
+}
+
+/// Waits at most [`SLICE`]; whether that long has passed.
+#[cfg(not(loom))]
+fn wait_slice<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> (MutexGuard<'a, T>, bool) {
+    match condvar.wait_timeout(guard, SLICE) {
+        Ok((guard, timeout)) => (guard, timeout.timed_out()),
+        Err(_) => fatal(format_args!("lock poisoned")),
+    }
+}
+
+#[cfg(loom)]
+fn wait_slice<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> (MutexGuard<'a, T>, bool) {
+    (wait(condvar, guard), false)
+}

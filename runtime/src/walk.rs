@@ -1,0 +1,74 @@
+//! The walk over all objects, and what is known of one.
+
+use crate::heap::Heap;
+use crate::mutator::Mutator;
+use besom_alloc_core::span_class::Kind;
+use besom_alloc_core::units::Bytes;
+
+impl Heap {
+    /// Visits every allocated object in address order with the world stopped, until `visit` returns another number
+    /// than 0; returns that.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's, attached and not blocked; `visit` must not allocate.
+    pub(crate) unsafe fn walk(
+        &self,
+        m: *mut Mutator,
+        mut visit: impl FnMut(*mut u8, Bytes, u32) -> i32,
+    ) -> i32 {
+        let spans = &self.spans;
+        let mut result = 0;
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.with_world_stopped(m, |stopped| {
+                spans.for_each_span(stopped, |page, span| {
+                    let kind = match spans.classes().get(span.class()).facts().kind {
+                        Kind::TypedShared | Kind::Typed => 4,
+                        kind => kind as u32,
+                    };
+                    spans.for_each_object(page, span, |offset| {
+                        if result == 0
+                            && let Some(found) = spans.find(spans.address(offset).addr())
+                        {
+                            result = visit(spans.address(offset), self.usable(&found), kind);
+                        }
+                    });
+                });
+            });
+        }
+        result
+    }
+
+    /// Usable bytes of the object that starts there; 0 if none does.
+    pub fn size(&self, address: usize) -> usize {
+        match self.find(address) {
+            Some(found) if self.spans.address(found.offset).addr() == address => self.usable(&found).0,
+            _ => 0,
+        }
+    }
+
+    /// Whether an object starts there, tiny ones included.
+    pub fn is_object(&self, address: usize) -> bool {
+        let Some(found) = self.find(address) else { return false };
+        let start = self.spans.address(found.offset).addr();
+        start == address || (found.class.index() == 1 && self.options.tiny != 0)
+    }
+
+    /// The start of the object that holds an address.
+    pub fn base(&self, address: usize) -> Option<*mut u8> {
+        self.find(address).map(|found| self.spans.address(found.offset))
+    }
+
+    /// Registers a layout: its size and the offsets of its pointers.
+    pub fn register_layout(&self, bytes: usize, offsets: &[u32]) -> crate::status::Result<u32> {
+        Ok(self.collector.shapes().layouts.register(&self.spans, bytes, offsets)?)
+    }
+
+    /// Changes the number of Ps; 0: one for each attached thread.
+    pub fn set_procs(&self, n: u32) -> crate::status::Result<()> {
+        if n > crate::options::PROCS_MAX {
+            return Err(crate::status::Error::Limit);
+        }
+        self.scheduler.set_limit(self, n as usize).map_err(|_| crate::status::Error::NoMemory)
+    }
+}
