@@ -128,7 +128,7 @@ typedef enum besom_kind {
  * pointers do no harm. Low-bit tags and NaN boxes both fit; where several tags are pointers (pair, string,
  * ...), the mask leaves out the bits in which they differ.
  *
- *     plain aligned pointers (the default)        { 7, 0, UINT64_MAX }
+ *     plain aligned pointers (the default)        { 7, 0, ~(uint64_t)7 }
  *     low bits 000, 001, 010, 011 are pointers,
  *     1xx is an integer                           { 4, 0, ~(uint64_t)7 }
  *     NaN boxes, 0xfffc in the top 16 bits        { 0xffff000000000000, 0xfffc000000000000, 0x0000ffffffffffff } */
@@ -298,7 +298,8 @@ BESOM_INLINE void *besom_alloc(besom_mutator *m, size_t bytes, besom_kind kind);
  * the answer may be out of date when it arrives. */
 size_t besom_size(besom_heap *heap, const void *object);
 
-/* The start of the object that holds this address, or NULL if none does. Cost as besom_size. */
+/* The start of the object that holds this address, or NULL if none does. What rounding added to an object counts as
+ * its own. Cost as besom_size. */
 void *besom_base(besom_heap *heap, const void *interior);
 
 /* ---- Layouts --------------------------------------------------------------------------------------------
@@ -498,8 +499,8 @@ typedef struct besom_stats {
     int64_t in_stacks;          /* bytes of pages in use for stacks */
     int64_t in_work_bufs;       /* bytes of pages in use by the collector */
     int64_t in_metadata;        /* bytes of the heap's tables beside the pages */
-    uint64_t total_alloc_bytes; /* bytes allocated ever, in whole slots */
-    uint64_t total_free_bytes;  /* bytes freed ever, in whole slots */
+    uint64_t total_alloc_bytes; /* bytes allocated ever, in whole slots; of large objects in whole 8 KiB pages */
+    uint64_t total_free_bytes;  /* bytes freed ever, likewise */
     uint64_t alloc_count;       /* objects allocated ever, tiny ones included */
     uint64_t free_count;        /* objects freed ever; tiny ones count as freed at once, their blocks when swept */
     uint64_t tiny_allocs;       /* tiny objects that shared a block, ever */

@@ -46,7 +46,7 @@ static void options_defaults(void)
     CHECK_EQ(o.mode, BESOM_STOP_THE_WORLD);
     CHECK_EQ(o.scan_native_stacks, 1);
     CHECK_EQ(o.tiny, 1);
-    CHECK(o.encoding.mask == 7 && o.encoding.tag == 0 && o.encoding.address == UINT64_MAX);
+    CHECK(o.encoding.mask == 7 && o.encoding.tag == 0 && o.encoding.address == ~(uint64_t)7);
     CHECK(o.trace == NULL && o.roots == NULL && o.data == NULL && o.out_of_memory == NULL);
     CHECK_EQ(o.gc_trace, 0);
     CHECK_EQ(o.verify, BESOM_VERIFY_OFF);

@@ -7,9 +7,9 @@ static void equations(const besom_stats *s)
     CHECK(s->free_count <= s->alloc_count);
     CHECK_LE(s->total_alloc_bytes - s->total_free_bytes, s->in_heap);
     CHECK_LE(s->in_heap + s->in_stacks + s->in_work_bufs, s->committed);
-    CHECK(s->released >= 0 && s->in_metadata > 0 && s->in_stacks >= 0 && s->in_work_bufs >= 0);
+    CHECK(s->released >= 0 && s->in_metadata >= 0 && s->in_stacks >= 0 && s->in_work_bufs >= 0);
     CHECK(s->forced_cycles <= s->cycles && s->pause_max_ns <= s->pause_total_ns);
-    CHECK((int64_t)s->peak_footprint >= s->committed);
+    CHECK_LE(s->committed, s->peak_footprint);
 }
 
 static void a_new_heap_counts_nothing(void)
@@ -41,10 +41,11 @@ static void counts_are_exact_after_a_collection(void)
     CHECK_OK(besom_collect(m));
     besom_stats_read(heap, &s);
     equations(&s);
+    CHECK(s.in_metadata > 0);
     CHECK_EQ(s.alloc_count, 1 + 1000 + 500 + 1);
     CHECK_EQ(s.free_count, 500);
     CHECK_EQ(s.total_free_bytes, 500 * 112);
-    CHECK_EQ(s.total_alloc_bytes, 8192 + 1000 * 48 + 500 * 112 + besom_size(heap, large));
+    CHECK_EQ(s.total_alloc_bytes, 8192 + 1000 * 48 + 500 * 112 + 13 * 8192); /* large: in pages */
     CHECK_EQ(s.live_bytes, s.total_alloc_bytes - s.total_free_bytes);
     CHECK_EQ(s.cycles, 1);
     CHECK_EQ(s.forced_cycles, 1);
