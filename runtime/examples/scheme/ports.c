@@ -1,0 +1,320 @@
+/* Ports: a buffer on the heap and a file descriptor, or the buffer alone. Reads and writes of the descriptor happen in C memory,
+ * while this thread is blocked as a mutator: a collection need not wait for a terminal. */
+#include "scheme.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+/* Bytes per file buffer: fewer means more system calls, more means memory for each open port and C stack. */
+enum { PORT_BUFFER = 8192 };
+static besom_layout port_layout;
+static pthread_mutex_t output_lock = PTHREAD_MUTEX_INITIALIZER; /* one display at a time, for all file ports */
+
+static Value port_new(vm *v, int fd, bool input, bool binary, const char *name, Value buffer) {
+    Value *base = v->sp;
+    hold(v, buffer);
+    if (buffer == NIL) *base = make_bytes(v, fd >= 0 ? PORT_BUFFER : 64);
+    struct port *p = besom_new(v->m, port_layout);
+    if (!p) alloc_slow_error(v);
+    p->header = HEADER(T_PORT, 0), p->buffer = ADDRESS(*base), p->name = name, p->fd = fd, p->line = 1;
+    p->input = input, p->binary = binary, p->end = buffer == NIL ? 0 : (size_t)LENGTH(buffer);
+    p->interactive = fd >= 0 && isatty(fd);
+    v->sp = base;
+    return TAGGED(p, TAG_OBJECT);
+}
+
+#define ROOM(p) ((size_t)((p)->buffer->header >> 8))
+
+/* ---- input ---- */
+static bool fill(vm *v, Value port) { /* keeps the unread bytes; false at the end */
+    struct port *p = PORT(port);
+    char bytes[PORT_BUFFER];
+    if (p->fd < 0 || p->closed) return false;
+    size_t left = p->end - p->at, want = ROOM(p) - left;
+    int fd = p->fd;
+    if (p->interactive) ports_flush_all(v);
+    memmove(p->buffer->at, p->buffer->at + p->at, left);
+    p->at = 0, p->end = left;
+    besom_block(v->m);
+    ssize_t n;
+    do n = read(fd, bytes, want); while (n < 0 && errno == EINTR);
+    besom_unblock(v->m);
+    if (n <= 0) return false;
+    memcpy(p->buffer->at + left, bytes, (size_t)n);
+    p->end = left + (size_t)n;
+    return true;
+}
+
+int port_byte(vm *v, Value port, bool peek) {
+    struct port *p = PORT(port);
+    if (p->at == p->end && !fill(v, port)) return -1;
+    return p->buffer->at[peek ? p->at : p->at++];
+}
+
+int32_t port_char(vm *v, Value port, bool peek) {
+    struct port *p = PORT(port);
+    if (p->at == p->end && !fill(v, port)) return -1;
+    uint8_t first = p->buffer->at[p->at];
+    if (first < 0x80) {
+        if (!peek) p->at++, p->line += first == '\n';
+        return first;
+    }
+    size_t need = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+    while (p->end - p->at < need && fill(v, port)) {}
+    const uint8_t *at = p->buffer->at + p->at, *start = at;
+    uint32_t c = utf8_get(&at, p->buffer->at + p->end);
+    if (!peek) p->at += (size_t)(at - start);
+    return (int32_t)c;
+}
+
+/* ---- output ---- */
+void port_flush(vm *v, Value port) {
+    struct port *p = PORT(port);
+    char bytes[PORT_BUFFER];
+    size_t n = p->at < sizeof bytes ? p->at : sizeof bytes, done = 0;
+    int fd = p->fd;
+    if (fd < 0 || n == 0) return;
+    memcpy(bytes, p->buffer->at, n);
+    p->at = 0;
+    besom_block(v->m);
+    while (done < n) {
+        ssize_t w = write(fd, bytes + done, n - done);
+        if (w < 0 && errno != EINTR) break; /* nobody reads: there is nowhere to say so */
+        if (w > 0) done += (size_t)w;
+    }
+    besom_unblock(v->m);
+}
+
+void port_put(vm *v, Value port, const char *s, size_t n) {
+    struct port *p = PORT(port);
+    if (p->fd < 0) {
+        if (p->at + n > ROOM(p)) {
+            Value *base = v->sp;
+            hold(v, port);
+            struct bytes *bigger = ADDRESS(make_bytes(v, (int64_t)(2 * (p->at + n))));
+            v->sp = base;
+            memcpy(bigger->at, p->buffer->at, p->at);
+            besom_write(v->m, p, &p->buffer, bigger);
+        }
+        memcpy(p->buffer->at + p->at, s, n);
+        p->at += n;
+        return;
+    }
+    bool line = p->interactive && memchr(s, '\n', n);
+    while (n > 0) {
+        size_t at = p->at, room = PORT_BUFFER - at, k = n < room ? n : room;
+        memcpy(p->buffer->at + at, s, k);
+        p->at = at + k, s += k, n -= k;
+        if (p->at == PORT_BUFFER) port_flush(v, port);
+    }
+    if (line) port_flush(v, port);
+}
+
+void ports_flush_all(vm *v) {
+    lock(v, &output_lock);
+    port_flush(v, FIELD(globals[G_STDOUT], 0)), port_flush(v, FIELD(globals[G_STDERR], 0));
+    pthread_mutex_unlock(&output_lock);
+}
+
+Value port_string_out(vm *v) { return port_new(v, -1, false, false, NULL, NIL); }
+Value port_memory_in(vm *v, Value bytes, bool binary) { return port_new(v, -1, true, binary, NULL, bytes); }
+Value port_string_of(vm *v, Value port) { return string_from(v, (const char *)PORT(port)->buffer->at, PORT(port)->at); }
+
+/* ---- builtins ---- */
+static Value parameter_value(vm *v, Value parameter) {
+    for (Value l = v->stack[REG_PARAMS]; l != NIL; l = CDR(l))
+        if (CAR(CAR(l)) == parameter) return CDR(CAR(l));
+    return FIELD(parameter, 0);
+}
+static Value port_arg(vm *v, int argc, Value *argv, int index, bool input) {
+    Value p = argc > index ? argv[index] : parameter_value(v, globals[input ? G_STDIN : G_STDOUT]);
+    if (!IS(p, T_PORT) || PORT(p)->input != input) fail_type(v, NULL, input ? "an input port" : "an output port", p);
+    if (PORT(p)->closed) fail(v, NULL, "port is closed", 1, p);
+    return p;
+}
+Value port_out(vm *v, int argc, Value *argv, int index) { return port_arg(v, argc, argv, index, false); }
+static Value port_in(vm *v, int argc, Value *argv, int index) { return port_arg(v, argc, argv, index, true); }
+
+static Value print_locked(vm *v, int argc, Value *argv, bool write) {
+    Value p = port_out(v, argc, argv, 1);
+    bool file = PORT(p)->fd >= 0; /* such a port allocates nothing, so no error can leave the lock behind */
+    if (file) lock(v, &output_lock);
+    print(v, p, argv[0], write);
+    if (file) pthread_mutex_unlock(&output_lock);
+    return UNSPECIFIED;
+}
+static void put_locked(vm *v, Value port, const char *s, size_t n) {
+    bool file = PORT(port)->fd >= 0;
+    if (file) lock(v, &output_lock);
+    port_put(v, port, s, n);
+    if (file) pthread_mutex_unlock(&output_lock);
+}
+BUILTIN(display) { return print_locked(v, argc, argv, false); }
+BUILTIN(write) { return print_locked(v, argc, argv, true); }
+BUILTIN(newline) { return put_locked(v, port_out(v, argc, argv, 0), "\n", 1), UNSPECIFIED; }
+BUILTIN(write_char) {
+    char text[4];
+    if (!IS_CHAR(argv[0])) fail_type(v, "write-char", "a character", argv[0]);
+    return put_locked(v, port_out(v, argc, argv, 1), text, utf8_put(UNCHAR(argv[0]), text)), UNSPECIFIED;
+}
+BUILTIN(write_string) {
+    if (!IS(argv[0], T_STRING)) fail_type(v, "write-string", "a string", argv[0]);
+    int64_t start, end;
+    range_args(v, "write-string", argc, argv, 2, LENGTH(argv[0]), &start, &end);
+    Value p = port_out(v, argc, argv, 1);
+    if (start == 0 && end == LENGTH(argv[0])) return print_locked(v, argc, argv, false);
+    for (char text[4]; start < end; start++) put_locked(v, p, text, utf8_put(STRING(argv[0])->ch[start], text));
+    return UNSPECIFIED;
+}
+BUILTIN(write_u8) {
+    char b = (char)index_arg(v, "write-u8", argv[0], 255);
+    return put_locked(v, port_out(v, argc, argv, 1), &b, 1), UNSPECIFIED;
+}
+BUILTIN(write_bytevector) {
+    if (!IS(argv[0], T_BYTES)) fail_type(v, "write-bytevector", "a bytevector", argv[0]);
+    int64_t start, end;
+    range_args(v, "write-bytevector", argc, argv, 2, LENGTH(argv[0]), &start, &end);
+    return put_locked(v, port_out(v, argc, argv, 1), (char *)BYTES(argv[0])->at + start, (size_t)(end - start)), UNSPECIFIED;
+}
+BUILTIN(flush) {
+    Value p = port_out(v, argc, argv, 0);
+    lock(v, &output_lock);
+    port_flush(v, p);
+    pthread_mutex_unlock(&output_lock);
+    return UNSPECIFIED;
+}
+
+static Value char_or_eof(int32_t c) { return c < 0 ? EOF_OBJECT : CHAR(c); }
+BUILTIN(read) { return read_datum(v, port_in(v, argc, argv, 0)); }
+BUILTIN(read_char) { return char_or_eof(port_char(v, port_in(v, argc, argv, 0), false)); }
+BUILTIN(peek_char) { return char_or_eof(port_char(v, port_in(v, argc, argv, 0), true)); }
+BUILTIN(read_u8) {
+    int b = port_byte(v, port_in(v, argc, argv, 0), false);
+    return b < 0 ? EOF_OBJECT : FIX(b);
+}
+BUILTIN(peek_u8) {
+    int b = port_byte(v, port_in(v, argc, argv, 0), true);
+    return b < 0 ? EOF_OBJECT : FIX(b);
+}
+BUILTIN(char_ready) { return port_in(v, argc, argv, 0), TRUE; }
+static Value collect(vm *v, Value in, int64_t limit, bool line) {
+    Value out = hold(v, port_string_out(v));
+    int32_t c = -1;
+    char text[4];
+    for (int64_t n = 0; n < limit && (c = port_char(v, in, false)) >= 0 && !(line && c == '\n'); n++) port_put(v, out, text, utf8_put((uint32_t)c, text));
+    if (c < 0 && PORT(out)->at == 0 && limit > 0) return EOF_OBJECT;
+    return port_string_of(v, out);
+}
+BUILTIN(read_line) { return collect(v, port_in(v, argc, argv, 0), INT64_MAX, true); }
+BUILTIN(read_string) { return collect(v, port_in(v, argc, argv, 1), index_arg(v, "read-string", argv[0], FIXNUM_MAX), false); }
+BUILTIN(read_bytevector) {
+    int64_t k = index_arg(v, "read-bytevector", argv[0], FIXNUM_MAX);
+    Value in = port_in(v, argc, argv, 1), out = hold(v, port_string_out(v));
+    int b = -1;
+    for (char byte; k > 0 && (b = port_byte(v, in, false)) >= 0; k--) byte = (char)b, port_put(v, out, &byte, 1);
+    if (b < 0 && PORT(out)->at == 0 && k > 0) return EOF_OBJECT;
+    Value r = make_bytes(v, (int64_t)PORT(out)->at);
+    memcpy(BYTES(r)->at, PORT(out)->buffer->at, PORT(out)->at);
+    return r;
+}
+
+static Value open_file(vm *v, const char *who, Value name, int flags, bool binary) {
+    if (!IS(name, T_STRING)) fail_type(v, who, "a string", name);
+    char *path = string_to_c(v, name), text[200];
+    int fd = open(path, flags | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        snprintf(text, sizeof text, "%s: %s:", who, strerror(errno));
+        free(path);
+        fail_kind(v, "file", text, list_from(v, 1, &name, NIL));
+    }
+    return port_new(v, fd, flags == O_RDONLY, binary, path, NIL); /* code compiled from it names the path for ever: it is not freed */
+}
+#define OPEN(name, text, flags, binary) BUILTIN(name) { return open_file(v, text, argv[0], flags, binary); }
+OPEN(open_in, "open-input-file", O_RDONLY, false)
+OPEN(open_out, "open-output-file", O_WRONLY | O_CREAT | O_TRUNC, false)
+OPEN(open_binary_in, "open-binary-input-file", O_RDONLY, true)
+OPEN(open_binary_out, "open-binary-output-file", O_WRONLY | O_CREAT | O_TRUNC, true)
+BUILTIN(close) {
+    if (!IS(argv[0], T_PORT)) fail_type(v, "close-port", "a port", argv[0]);
+    struct port *p = PORT(argv[0]);
+    if (!p->input && !p->closed) port_flush(v, argv[0]);
+    if (p->fd > 2 && !p->closed) close(p->fd);
+    p->closed = true;
+    return UNSPECIFIED;
+}
+BUILTIN(open_in_string) {
+    if (!IS(argv[0], T_STRING)) fail_type(v, "open-input-string", "a string", argv[0]);
+    Value bytes = hold(v, port_string_out(v));
+    print(v, bytes, argv[0], false);
+    PORT(bytes)->end = PORT(bytes)->at, PORT(bytes)->at = 0, PORT(bytes)->input = true;
+    return bytes;
+}
+BUILTIN(open_in_bytes) {
+    if (!IS(argv[0], T_BYTES)) fail_type(v, "open-input-bytevector", "a bytevector", argv[0]);
+    return port_memory_in(v, argv[0], true);
+}
+BUILTIN(open_out_string) { return port_string_out(v); }
+BUILTIN(open_out_bytes) { return port_new(v, -1, false, true, NULL, NIL); }
+static Value memory_arg(vm *v, Value p) {
+    if (!IS(p, T_PORT) || PORT(p)->input || PORT(p)->fd >= 0) fail_type(v, NULL, "a string or bytevector output port", p);
+    return p;
+}
+BUILTIN(get_string) { return port_string_of(v, memory_arg(v, argv[0])); }
+BUILTIN(get_bytes) {
+    Value r = make_bytes(v, (int64_t)PORT(memory_arg(v, argv[0]))->at);
+    memcpy(BYTES(r)->at, PORT(argv[0])->buffer->at, (size_t)LENGTH(r));
+    return r;
+}
+BUILTIN(is_port) { return BOOL(IS(argv[0], T_PORT)); }
+BUILTIN(is_input) { return BOOL(IS(argv[0], T_PORT) && PORT(argv[0])->input); }
+BUILTIN(is_output) { return BOOL(IS(argv[0], T_PORT) && !PORT(argv[0])->input); }
+BUILTIN(is_textual) { return BOOL(IS(argv[0], T_PORT) && !PORT(argv[0])->binary); }
+BUILTIN(is_binary) { return BOOL(IS(argv[0], T_PORT) && PORT(argv[0])->binary); }
+BUILTIN(is_open) { return BOOL(IS(argv[0], T_PORT) && !PORT(argv[0])->closed); }
+BUILTIN(eof) { return EOF_OBJECT; }
+BUILTIN(is_eof) { return BOOL(argv[0] == EOF_OBJECT); }
+static int on_path(vm *v, Value name, int (*act)(const char *)) {
+    if (!IS(name, T_STRING)) fail_type(v, NULL, "a file name", name);
+    char *path = string_to_c(v, name);
+    int r = act(path);
+    free(path);
+    return r;
+}
+static int readable(const char *path) { return access(path, F_OK); }
+BUILTIN(file_exists) { return BOOL(on_path(v, argv[0], readable) == 0); }
+BUILTIN(delete_file) {
+    if (on_path(v, argv[0], unlink) != 0) fail_kind(v, "file", "delete-file: cannot delete", list_from(v, 1, argv, NIL));
+    return UNSPECIFIED;
+}
+
+static const struct builtin table[] = {
+    {"display", b_display, 1, 2, 0}, {"write", b_write, 1, 2, 0}, {"write-shared", b_write, 1, 2, 0}, {"write-simple", b_write, 1, 2, 0},
+    {"newline", b_newline, 0, 1, 0}, {"write-char", b_write_char, 1, 2, 0}, {"write-string", b_write_string, 1, 4, 0},
+    {"write-u8", b_write_u8, 1, 2, 0}, {"write-bytevector", b_write_bytevector, 1, 4, 0}, {"flush-output-port", b_flush, 0, 1, 0},
+    {"read", b_read, 0, 1, 0}, {"read-char", b_read_char, 0, 1, 0}, {"peek-char", b_peek_char, 0, 1, 0}, {"read-u8", b_read_u8, 0, 1, 0},
+    {"peek-u8", b_peek_u8, 0, 1, 0}, {"char-ready?", b_char_ready, 0, 1, 0}, {"u8-ready?", b_char_ready, 0, 1, 0},
+    {"read-line", b_read_line, 0, 1, 0}, {"read-string", b_read_string, 1, 2, 0}, {"read-bytevector", b_read_bytevector, 1, 2, 0},
+    {"open-input-file", b_open_in, 1, 1, 0}, {"open-output-file", b_open_out, 1, 1, 0}, {"open-binary-input-file", b_open_binary_in, 1, 1, 0},
+    {"open-binary-output-file", b_open_binary_out, 1, 1, 0}, {"close-port", b_close, 1, 1, 0}, {"close-input-port", b_close, 1, 1, 0},
+    {"close-output-port", b_close, 1, 1, 0}, {"open-input-string", b_open_in_string, 1, 1, 0}, {"open-input-bytevector", b_open_in_bytes, 1, 1, 0},
+    {"open-output-string", b_open_out_string, 0, 0, 0}, {"open-output-bytevector", b_open_out_bytes, 0, 0, 0},
+    {"get-output-string", b_get_string, 1, 1, 0}, {"get-output-bytevector", b_get_bytes, 1, 1, 0}, {"port?", b_is_port, 1, 1, 0},
+    {"input-port?", b_is_input, 1, 1, 0}, {"output-port?", b_is_output, 1, 1, 0}, {"textual-port?", b_is_textual, 1, 1, 0},
+    {"binary-port?", b_is_binary, 1, 1, 0}, {"input-port-open?", b_is_open, 1, 1, 0}, {"output-port-open?", b_is_open, 1, 1, 0},
+    {"eof-object", b_eof, 0, 0, 0}, {"eof-object?", b_is_eof, 1, 1, 0}, {"file-exists?", b_file_exists, 1, 1, 0}, {"delete-file", b_delete_file, 1, 1, 0},
+};
+
+void boot_ports(vm *v) {
+    static const struct { const char *name; int global; bool input; } standard[] = {
+        {"current-input-port", G_STDIN, true}, {"current-output-port", G_STDOUT, false}, {"current-error-port", G_STDERR, false}};
+    if (BESOM_LAYOUT(heap, &port_layout, struct port, buffer) != BESOM_OK) abort();
+    for (int i = 0; i < 3; i++) {
+        Value port = hold(v, port_new(v, i, standard[i].input, false, standard[i].name, NIL)), p = make_object(v, T_PARAMETER, 2, port);
+        global_set(v, standard[i].global, p);
+        Value s = symbol(v, standard[i].name);
+        FIELD(globals[standard[i].global], 1) = FALSE;
+        store(v, s, &SYMBOL(s)->value, globals[standard[i].global]);
+        v->sp--;
+    }
+    DEFINE_BUILTINS(v, table);
+}

@@ -1,0 +1,177 @@
+/* display and write. */
+#include "scheme.h"
+#include <stdarg.h>
+
+/* Depth of nested data that is printed; deeper shows as "...". More needs more C stack. */
+enum { PRINT_DEPTH = 5000 };
+
+static void put(vm *v, Value port, const char *s) { port_put(v, port, s, strlen(s)); }
+
+static __attribute__((format(printf, 3, 4))) void putf(vm *v, Value port, const char *format, ...) {
+    char text[200];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    put(v, port, text);
+}
+
+static void print_chars(vm *v, Value port, Value s) {
+    char chunk[256];
+    size_t n = 0;
+    for (int64_t i = 0; i < LENGTH(s); i++) {
+        n += utf8_put(STRING(s)->ch[i], chunk + n);
+        if (n > sizeof chunk - 4) port_put(v, port, chunk, n), n = 0;
+    }
+    port_put(v, port, chunk, n);
+}
+
+static void print_quoted(vm *v, Value port, Value s, char quote) {
+    char one[5];
+    one[0] = quote;
+    port_put(v, port, one, 1);
+    for (int64_t i = 0; i < LENGTH(s); i++) {
+        uint32_t c = STRING(s)->ch[i];
+        if (c == (uint32_t)quote || c == '\\') put(v, port, "\\");
+        if (c == '\n') put(v, port, "\\n");
+        else if (c == '\t') put(v, port, "\\t");
+        else if (c == '\r') put(v, port, "\\r");
+        else if (c < 32 || c == 127) putf(v, port, "\\x%x;", c);
+        else port_put(v, port, one, utf8_put(c, one));
+    }
+    one[0] = quote;
+    port_put(v, port, one, 1);
+}
+
+static void print_symbol(vm *v, Value port, Value name) {
+    int64_t n = LENGTH(name);
+    bool plain = n > 0 && n < 200;
+    for (int64_t i = 0; i < n && plain; i++) {
+        uint32_t c = STRING(name)->ch[i];
+        plain = c > 32 && c != 127 && !(c < 128 && strchr("()[]\"';`,|", (int)c)) && !(i == 0 && c == '#');
+    }
+    if (plain && STRING(name)->ch[0] < 128 && strchr("+-.0123456789", (int)STRING(name)->ch[0])) {
+        char text[210];
+        for (int64_t i = 0; i <= n; i++) text[i] = i < n && STRING(name)->ch[i] < 128 ? (char)STRING(name)->ch[i] : 0;
+        plain = strcmp(text, ".") != 0 && (n == 1 || parse_number(v, text, 10) == FALSE);
+        if (n == 1 && STRING(name)->ch[0] >= '0' && STRING(name)->ch[0] <= '9') plain = false;
+    }
+    if (plain) print_chars(v, port, name);
+    else print_quoted(v, port, name, '|');
+}
+
+static void print_char(vm *v, Value port, uint32_t c) {
+    static const struct { uint32_t c; const char *name; } names[] = {
+        {' ', "space"}, {'\n', "newline"}, {'\t', "tab"}, {'\r', "return"}, {0, "null"}, {7, "alarm"}, {8, "backspace"}, {127, "delete"}, {27, "escape"},
+    };
+    char text[5] = {0};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (names[i].c == c) return putf(v, port, "#\\%s", names[i].name);
+    if (c < 32) return putf(v, port, "#\\x%x", c);
+    utf8_put(c, text);
+    putf(v, port, "#\\%s", text);
+}
+
+static void print_at(vm *v, Value port, Value x, bool write, int depth);
+
+static void print_items(vm *v, Value port, Value x, int64_t from, bool write, int depth) {
+    for (int64_t i = from; i < LENGTH(x); i++) {
+        if (i > from) put(v, port, " ");
+        print_at(v, port, FIELD(x, i), write, depth);
+    }
+}
+
+static void print_pair(vm *v, Value port, Value x, bool write, int depth) {
+    static const struct { int global; const char *prefix; } prefixes[] = {{G_QUOTE, "'"}, {G_QUASIQUOTE, "`"}, {G_UNQUOTE, ","}, {G_SPLICING, ",@"}};
+    if (IS_PAIR(CDR(x)) && CDDR(x) == NIL)
+        for (int i = 0; i < 4; i++)
+            if (CAR(x) == globals[prefixes[i].global]) {
+                put(v, port, prefixes[i].prefix);
+                return print_at(v, port, CADR(x), write, depth);
+            }
+    put(v, port, "(");
+    Value slow = x;
+    for (int64_t n = 0;; n++) {
+        print_at(v, port, CAR(x), write, depth);
+        x = CDR(x);
+        if (!IS_PAIR(x)) break;
+        if (n & 1) slow = CDR(slow);
+        if (x == slow) {
+            put(v, port, " ...");
+            x = NIL;
+            break;
+        }
+        put(v, port, " ");
+    }
+    if (x != NIL) put(v, port, " . "), print_at(v, port, x, write, depth);
+    put(v, port, ")");
+}
+
+static void print_named(vm *v, Value port, const char *what, Value name) {
+    putf(v, port, "#<%s", what);
+    if (name) put(v, port, " "), print_at(v, port, name, false, PRINT_DEPTH - 1);
+    put(v, port, ">");
+}
+
+static void print_at(vm *v, Value port, Value x, bool write, int depth) {
+    char text[80];
+    if (++depth > PRINT_DEPTH) return put(v, port, "...");
+    if (IS_NUMBER(x)) return format_number(x, 10, text), put(v, port, text);
+    if (IS_CHAR(x)) {
+        if (write) return print_char(v, port, UNCHAR(x));
+        return port_put(v, port, text, utf8_put(UNCHAR(x), text));
+    }
+    if (IS_SPECIAL(x)) return put(v, port, "#<syntax>");
+    if (!IS_POINTER(x)) {
+        const char *names[] = {"()", "#f", "#t", "#<unspecified>", "#<eof>", "#<unbound>", "#<call>"};
+        return put(v, port, names[x >> 8]);
+    }
+    if (IS_PAIR(x)) return print_pair(v, port, x, write, depth);
+    switch (TYPE(x)) {
+    case T_VECTOR: put(v, port, "#("), print_items(v, port, x, 0, write, depth), put(v, port, ")"); break;
+    case T_VALUES: print_items(v, port, x, 0, write, depth); break;
+    case T_STRING:
+        if (write) print_quoted(v, port, x, '"');
+        else print_chars(v, port, x);
+        break;
+    case T_SYMBOL:
+        if (write) print_symbol(v, port, SYMBOL(x)->name);
+        else print_chars(v, port, SYMBOL(x)->name);
+        break;
+    case T_BYTES:
+        put(v, port, "#u8(");
+        for (int64_t i = 0; i < LENGTH(x); i++) putf(v, port, i ? " %d" : "%d", BYTES(x)->at[i]);
+        put(v, port, ")");
+        break;
+    case T_RECORD: {
+        Value fields = FIELD(FIELD(x, 0), 1);
+        put(v, port, "#<"), print_at(v, port, FIELD(FIELD(x, 0), 0), false, depth);
+        for (int64_t i = 0; i < LENGTH(fields); i++) {
+            put(v, port, " "), print_at(v, port, FIELD(fields, i), false, depth);
+            put(v, port, "="), print_at(v, port, FIELD(x, i + 1), true, depth);
+        }
+        put(v, port, ">");
+        break;
+    }
+    case T_CONDITION: print_named(v, port, "condition", FIELD(x, CONDITION_MESSAGE)); break;
+    case T_CLOSURE: {
+        struct code *c = CODE(CLOSURE(x)->code);
+        print_named(v, port, "procedure", c->name ? TAGGED(c->name, TAG_OBJECT) : 0);
+        break;
+    }
+    case T_BUILTIN: putf(v, port, "#<procedure %s>", PRIMITIVE(x)->def->name); break;
+    case T_THREAD: print_named(v, port, "thread", FIELD(x, THREAD_NAME)); break;
+    case T_RTD: print_named(v, port, "record-type", FIELD(x, 0)); break;
+    case T_ALIAS: print_at(v, port, ALIAS(x)->name, write, depth); break;
+    default: {
+        static const char *const names[] = {
+            [T_BOX] = "box", [T_CODE] = "code", [T_PORT] = "port", [T_TABLE] = "hash-table", [T_MACRO] = "macro", [T_PROMISE] = "promise",
+            [T_MUTEX] = "mutex", [T_CONDVAR] = "condition-variable", [T_CONTINUATION] = "continuation", [T_PARAMETER] = "parameter",
+            [T_CASE] = "procedure", [T_MAKER] = "procedure", [T_GETTER] = "procedure", [T_SETTER] = "procedure", [T_ISA] = "procedure",
+        };
+        putf(v, port, "#<%s>", names[TYPE(x)]);
+    }
+    }
+}
+
+void print(vm *v, Value port, Value x, bool write) { print_at(v, port, x, write, 0); }

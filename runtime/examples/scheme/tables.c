@@ -1,0 +1,167 @@
+/* Hash tables (SRFI 69): chains of pairs in a vector of buckets. Objects do not move, so addresses are good hashes. A thread that
+ * shares a table with others must hold a mutex, but without one it loses entries at worst: every access is to a vector
+ * by its own length. */
+#include "scheme.h"
+
+enum { BY_EQ, BY_EQV, BY_EQUAL, BY_STRING };
+/* Entries per bucket before the buckets double. More: longer chains; fewer: more memory for empty buckets. */
+enum { LOAD = 2, FIRST_BUCKETS = 16 };
+static besom_layout table_layout;
+
+static uint64_t mix(uint64_t h) { return h *= 0x9E3779B97F4A7C15u, h ^ h >> 29; }
+static uint64_t hash_at(Value x, int depth) {
+    uint64_t h = 0;
+    if (IS_FLONUM(x)) return memcpy(&h, &FLONUM(x), 8), mix(h);
+    if (IS_PAIR(x)) {
+        for (int n = 0; IS_PAIR(x) && n < 16 && depth < 4; n++, x = CDR(x)) h = mix(h + hash_at(CAR(x), depth + 1));
+        return h + 1;
+    }
+    if (TAG(x) != TAG_OBJECT) return mix(x);
+    if (TYPE(x) == T_STRING) {
+        h = (uint64_t)LENGTH(x);
+        for (int64_t i = 0; i < LENGTH(x); i++) h = (h ^ STRING(x)->ch[i]) * 0x100000001B3u;
+        return mix(h);
+    }
+    if (TYPE(x) == T_BYTES || TYPE(x) == T_VECTOR) return mix((uint64_t)LENGTH(x)); /* its elements may be many */
+    return mix(x);
+}
+uint64_t hash_equal(Value x) { return hash_at(x, 0); }
+static uint64_t hash_for(int kind, Value x) { return kind == BY_EQ || (kind == BY_EQV && !IS_FLONUM(x)) ? mix(x) : hash_at(x, 0); }
+static bool same(vm *v, int kind, Value a, Value b) { return a == b || (kind == BY_EQV ? eqv(a, b) : kind >= BY_EQUAL && equal(v, a, b)); }
+
+static Value table_arg(vm *v, const char *who, Value x) {
+    if (!IS(x, T_TABLE)) fail_type(v, who, "a hash table", x);
+    return x;
+}
+static Value *bucket_of(struct vector *buckets, int kind, Value key) {
+    return &buckets->item[hash_for(kind, key) % (buckets->header >> 8)];
+}
+static Value find(vm *v, Value table, Value key) { /* the entry, or #f */
+    struct table *t = TABLE(table);
+    for (Value l = *bucket_of(t->buckets, t->kind, key); l != NIL; l = CDR(l))
+        if (same(v, t->kind, key, CAR(CAR(l)))) return CAR(l);
+    return FALSE;
+}
+
+static void grow(vm *v, Value table) {
+    struct table *t = TABLE(table);
+    struct vector *old = t->buckets;
+    int64_t n = (int64_t)(old->header >> 8);
+    struct vector *wider = ADDRESS(make_object(v, T_VECTOR, 2 * n, NIL)); /* the table and so `old` are rooted by the caller's arguments */
+    besom_mutator *m = v->m;
+    for (int64_t i = 0; i < n; i++)
+        for (Value l = old->item[i], next; l != NIL; l = next) {
+            Value *to = bucket_of(wider, t->kind, CAR(CAR(l)));
+            next = CDR(l);
+            store(v, l, &CDR(l), *to);
+            besom_write_value(m, wider, to, l);
+        }
+    besom_write(m, t, &t->buckets, wider);
+}
+
+static void set(vm *v, Value table, Value key, Value value) { /* all three are arguments, so rooted */
+    Value entry = find(v, table, key);
+    if (entry != FALSE) {
+        store(v, entry, &CDR(entry), value);
+        return;
+    }
+    struct table *t = TABLE(table);
+    if (t->count > LOAD * (t->buckets->header >> 8)) grow(v, table);
+    Value *base = v->sp, pair = hold(v, cons_unrooted(v, key, value)), link = cons_unrooted(v, pair, NIL);
+    struct vector *buckets = t->buckets;
+    Value *to = bucket_of(buckets, t->kind, key);
+    store(v, link, &CDR(link), *to);
+    besom_write_value(v->m, buckets, to, link);
+    t->count++;
+    v->sp = base;
+}
+
+static Value table_new(vm *v, int kind) {
+    Value *base = v->sp, buckets = hold(v, make_object(v, T_VECTOR, FIRST_BUCKETS, NIL));
+    struct table *t = besom_new(v->m, table_layout);
+    if (!t) alloc_slow_error(v);
+    t->header = HEADER(T_TABLE, 0), t->buckets = ADDRESS(buckets), t->kind = kind;
+    v->sp = base;
+    return TAGGED(t, TAG_OBJECT);
+}
+
+/* The comparison procedure chooses among the four built in; any other compares as equal?. */
+BUILTIN(make) {
+    int kind = BY_EQUAL;
+    if (argc > 0 && IS_PROC_TYPE(argv[0], T_BUILTIN)) {
+        const char *name = PRIMITIVE(argv[0])->def->name;
+        kind = !strcmp(name, "eq?") ? BY_EQ : !strcmp(name, "eqv?") || !strcmp(name, "=") ? BY_EQV : !strcmp(name, "string=?") ? BY_STRING : BY_EQUAL;
+    }
+    return table_new(v, kind);
+}
+BUILTIN(is_table) { return BOOL(IS(argv[0], T_TABLE)); }
+BUILTIN(ref) { /* (%hash-table-ref table key absent) */
+    Value e = find(v, table_arg(v, "hash-table-ref", argv[0]), argv[1]);
+    return e == FALSE ? argv[2] : CDR(e);
+}
+BUILTIN(contains) { return BOOL(find(v, table_arg(v, "hash-table-contains?", argv[0]), argv[1]) != FALSE); }
+BUILTIN(set) { return set(v, table_arg(v, "hash-table-set!", argv[0]), argv[1], argv[2]), UNSPECIFIED; }
+BUILTIN(delete) {
+    struct table *t = TABLE(table_arg(v, "hash-table-delete!", argv[0]));
+    struct vector *buckets = t->buckets;
+    Value *bucket = bucket_of(buckets, t->kind, argv[1]), before = 0;
+    for (Value l = *bucket; l != NIL; before = l, l = CDR(l)) {
+        if (!same(v, t->kind, argv[1], CAR(CAR(l)))) continue;
+        if (before) store(v, before, &CDR(before), CDR(l));
+        else besom_write_value(v->m, buckets, bucket, CDR(l));
+        t->count--;
+        return TRUE;
+    }
+    return FALSE;
+}
+BUILTIN(count) { return FIX((int64_t)TABLE(table_arg(v, "hash-table-size", argv[0]))->count); }
+enum { KEYS, VALUES, ENTRIES };
+static Value contents(vm *v, Value table, int what) {
+    Value *base = v->sp;
+    hold(v, NIL), hold(v, NIL);
+    struct vector *buckets = TABLE(table)->buckets;
+    base[2] = hold(v, TAGGED(buckets, TAG_OBJECT)); /* another thread may replace them */
+    for (uint64_t i = 0; i < buckets->header >> 8; i++)
+        for (Value l = buckets->item[i]; l != NIL; l = CDR(l)) {
+            Value e = CAR(l);
+            if (what == ENTRIES) base[1] = e = cons_unrooted(v, CAR(e), CDR(e));
+            base[0] = cons_unrooted(v, what == KEYS ? CAR(e) : what == VALUES ? CDR(e) : e, base[0]);
+        }
+    return base[0];
+}
+BUILTIN(keys) { return contents(v, table_arg(v, "hash-table-keys", argv[0]), KEYS); }
+BUILTIN(values) { return contents(v, table_arg(v, "hash-table-values", argv[0]), VALUES); }
+BUILTIN(to_alist) { return contents(v, table_arg(v, "hash-table->alist", argv[0]), ENTRIES); }
+BUILTIN(clear) {
+    struct table *t = TABLE(table_arg(v, "hash-table-clear!", argv[0]));
+    struct vector *empty = ADDRESS(make_object(v, T_VECTOR, FIRST_BUCKETS, NIL));
+    besom_write(v->m, t, &t->buckets, empty);
+    t->count = 0;
+    return UNSPECIFIED;
+}
+BUILTIN(copy) {
+    Value *base = v->sp, copy = hold(v, table_new(v, TABLE(table_arg(v, "hash-table-copy", argv[0]))->kind));
+    Value entries = hold(v, contents(v, argv[0], ENTRIES));
+    for (; entries != NIL; entries = CDR(entries)) set(v, copy, CAR(CAR(entries)), CDR(CAR(entries)));
+    v->sp = base;
+    return copy;
+}
+static Value hash_result(Value h, int argc, Value *argv) {
+    h &= (uint64_t)FIXNUM_MAX - 1;
+    return FIX((int64_t)(argc > 1 && IS_FIX(argv[1]) && UNFIX(argv[1]) > 0 ? h % (uint64_t)UNFIX(argv[1]) : h));
+}
+BUILTIN(hash) { return hash_result(hash_equal(argv[0]), argc, argv); }
+BUILTIN(hash_by_identity) { return hash_result(mix(argv[0]), argc, argv); }
+
+static const struct builtin table[] = {
+    {"make-hash-table", b_make, 0, -1, 0}, {"hash-table?", b_is_table, 1, 1, 0}, {"%hash-table-ref", b_ref, 3, 3, 0},
+    {"hash-table-ref/default", b_ref, 3, 3, 0}, {"hash-table-contains?", b_contains, 2, 2, 0}, {"hash-table-exists?", b_contains, 2, 2, 0},
+    {"hash-table-set!", b_set, 3, 3, 0}, {"hash-table-delete!", b_delete, 2, 2, 0}, {"hash-table-size", b_count, 1, 1, 0},
+    {"hash-table-count", b_count, 1, 1, 0}, {"hash-table-keys", b_keys, 1, 1, 0}, {"hash-table-values", b_values, 1, 1, 0},
+    {"hash-table->alist", b_to_alist, 1, 1, 0}, {"hash-table-clear!", b_clear, 1, 1, 0}, {"hash-table-copy", b_copy, 1, 2, 0},
+    {"hash", b_hash, 1, 2, 0}, {"equal-hash", b_hash, 1, 2, 0}, {"string-hash", b_hash, 1, 2, 0}, {"hash-by-identity", b_hash_by_identity, 1, 2, 0},
+};
+void boot_tables(vm *v) {
+    if (BESOM_LAYOUT(heap, &table_layout, struct table, buckets) != BESOM_OK) abort();
+    DEFINE_BUILTINS(v, table);
+}

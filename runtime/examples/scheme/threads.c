@@ -1,0 +1,206 @@
+/* Threads (SRFI 18): a Scheme thread is a pthread that is attached to the heap as long as it runs. All waiting is on one lock and
+ * one condition variable, in blocked state: enough for an example, and fair to read. */
+#include "scheme.h"
+#include <errno.h>
+#include <math.h>
+#include <time.h>
+
+/* Bytes of value stack that a thread reserves; only what it touches is committed. */
+#define THREAD_STACK ((size_t)64 << 20)
+enum { NEW, RUNNING, DONE, FAILED };
+enum { MUTEX_OWNER, MUTEX_NAME, MUTEX_FIELDS }; /* owner: #f, a thread, or #t (locked, not owned) */
+
+static pthread_mutex_t big = PTHREAD_MUTEX_INITIALIZER; /* held for moments only, never at a safepoint */
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+
+static Value thread_arg(vm *v, const char *who, Value x) {
+    if (!IS(x, T_THREAD)) fail_type(v, who, "a thread", x);
+    return x;
+}
+static Value mutex_arg(vm *v, const char *who, Value x) {
+    if (!IS(x, T_MUTEX)) fail_type(v, who, "a mutex", x);
+    return x;
+}
+
+static Value thread_new(vm *v, Value thunk, Value name) {
+    Value *base = v->sp;
+    hold(v, thunk), hold(v, name);
+    Value t = make_object(v, T_THREAD, THREAD_FIELDS, FALSE);
+    FIELD(t, THREAD_THUNK) = thunk, FIELD(t, THREAD_NAME) = name;
+    FIELD(t, THREAD_STATE) = FIX(NEW), FIELD(t, THREAD_PARAMS) = v->stack[REG_PARAMS];
+    v->sp = base;
+    return t;
+}
+
+/* A deadline on the realtime clock from SRFI 18's timeout: seconds from now. */
+static struct timespec deadline(vm *v, Value seconds) {
+    struct timespec t;
+    double d = IS_FIX(seconds) ? (double)UNFIX(seconds) : IS_FLONUM(seconds) ? FLONUM(seconds) : (fail_type(v, NULL, "seconds", seconds), 0);
+    if (!(d > 0)) d = 0;
+    if (d > 1e9) d = 1e9;
+    clock_gettime(CLOCK_REALTIME, &t);
+    double nanos = (double)t.tv_nsec + (d - floor(d)) * 1e9;
+    t.tv_sec += (time_t)d + (time_t)(nanos / 1e9), t.tv_nsec = (long)fmod(nanos, 1e9);
+    return t;
+}
+
+/* Called and returns with `big` held, and looks at no object. False at the deadline. Between unlocking and unblocking others may
+ * change anything: the caller tests its condition again. */
+static bool wait_for_change(vm *v, const struct timespec *until) {
+    besom_block(v->m);
+    int r = until ? pthread_cond_timedwait(&changed, &big, until) : pthread_cond_wait(&changed, &big);
+    pthread_mutex_unlock(&big); /* besom_unblock may wait for a collection, and the lock must be free then */
+    besom_unblock(v->m);
+    pthread_mutex_lock(&big);
+    return r != ETIMEDOUT;
+}
+
+static void finish(vm *v, Value t, Value result, int state) {
+    pthread_mutex_lock(&big);
+    store(v, t, &FIELD(t, THREAD_RESULT), result);
+    store(v, t, &FIELD(t, THREAD_STATE), FIX(state));
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&big);
+}
+
+struct start { besom_handle *thread; }; /* a handle: between the two threads' stacks nothing else roots the object */
+
+static void *run(void *argument) {
+    struct start *s = argument;
+    vm *v = vm_new(THREAD_STACK);
+    jmp_buf dead;
+    if (!v) { /* no memory: the handle keeps the thread object, which stays RUNNING */
+        fputs("scheme: no memory for a thread\n", stderr);
+        free(s);
+        return NULL;
+    }
+    Value t = TAGGED(besom_handle_get(v->m, s->thread), TAG_OBJECT);
+    v->stack[REG_THREAD] = t, v->stack[REG_PARAMS] = FIELD(t, THREAD_PARAMS);
+    besom_handle_free(heap, s->thread);
+    free(s);
+    v->on_exit = &dead;
+    if (setjmp(dead) == 0) {
+        Value result = vm_run(v, FIELD(t, THREAD_THUNK));
+        finish(v, v->stack[REG_THREAD], result, DONE);
+    } else finish(v, v->stack[REG_THREAD], v->stack[REG_LAST], FAILED);
+    vm_free(v);
+    return NULL;
+}
+
+BUILTIN(make_thread) {
+    if (!IS_PROC(argv[0])) fail_type(v, "make-thread", "a procedure", argv[0]);
+    return thread_new(v, argv[0], argc > 1 ? argv[1] : FALSE);
+}
+BUILTIN(is_thread) { return BOOL(IS(argv[0], T_THREAD)); }
+BUILTIN(current) { return v->stack[REG_THREAD]; }
+BUILTIN(thread_name) { return FIELD(thread_arg(v, "thread-name", argv[0]), THREAD_NAME); }
+BUILTIN(start) {
+    Value t = thread_arg(v, "thread-start!", argv[0]);
+    pthread_t id;
+    pthread_mutex_lock(&big);
+    bool fresh = FIELD(t, THREAD_STATE) == FIX(NEW);
+    if (fresh) store(v, t, &FIELD(t, THREAD_STATE), FIX(RUNNING));
+    pthread_mutex_unlock(&big);
+    if (!fresh) fail(v, "thread-start!", "started already", 1, t);
+    struct start *s = malloc(sizeof *s);
+    if (!s || !(s->thread = besom_handle_new(v->m, ADDRESS(t)))) alloc_slow_error(v);
+    int error = pthread_create(&id, NULL, run, s);
+    if (error) {
+        besom_handle_free(heap, s->thread);
+        free(s);
+        fail(v, "thread-start!", strerror(error), 0);
+    }
+    pthread_detach(id);
+    return t;
+}
+BUILTIN(join) { /* (%thread-join thread timeout-or-#f): (state . result) */
+    Value t = thread_arg(v, "thread-join!", argv[0]);
+    struct timespec until;
+    bool timed = argv[1] != FALSE, in_time = true;
+    if (timed) until = deadline(v, argv[1]);
+    pthread_mutex_lock(&big);
+    while (UNFIX(FIELD(t, THREAD_STATE)) < DONE && in_time) in_time = wait_for_change(v, timed ? &until : NULL);
+    pthread_mutex_unlock(&big);
+    return cons(v, FIELD(t, THREAD_STATE), FIELD(t, THREAD_RESULT));
+}
+BUILTIN(yield) {
+    besom_block(v->m);
+    sched_yield();
+    besom_unblock(v->m);
+    return UNSPECIFIED;
+}
+BUILTIN(sleep) {
+    struct timespec until = deadline(v, argv[0]);
+    besom_block(v->m);
+    while (clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &until, NULL) == EINTR) {}
+    besom_unblock(v->m);
+    return UNSPECIFIED;
+}
+
+static Value mutex_take(vm *v, Value m, const struct timespec *until) { /* with `big` held */
+    bool in_time = true;
+    while (FIELD(m, MUTEX_OWNER) != FALSE && in_time) in_time = wait_for_change(v, until);
+    if (FIELD(m, MUTEX_OWNER) != FALSE) return FALSE;
+    store(v, m, &FIELD(m, MUTEX_OWNER), v->stack[REG_THREAD]);
+    return TRUE;
+}
+BUILTIN(make_mutex) {
+    Value m = make_object(v, T_MUTEX, MUTEX_FIELDS, FALSE);
+    if (argc) FIELD(m, MUTEX_NAME) = argv[0];
+    return m;
+}
+BUILTIN(is_mutex) { return BOOL(IS(argv[0], T_MUTEX)); }
+BUILTIN(mutex_state) {
+    Value o = FIELD(mutex_arg(v, "mutex-state", argv[0]), MUTEX_OWNER);
+    return o == FALSE ? symbol(v, "not-abandoned") : o;
+}
+BUILTIN(mutex_lock) {
+    Value m = mutex_arg(v, "mutex-lock!", argv[0]), r;
+    struct timespec until;
+    bool timed = argc > 1 && argv[1] != FALSE;
+    if (timed) until = deadline(v, argv[1]);
+    pthread_mutex_lock(&big);
+    r = mutex_take(v, m, timed ? &until : NULL);
+    pthread_mutex_unlock(&big);
+    return r;
+}
+/* A waiter takes the condition variable's count as it is and waits for it to change; signal lets everyone look. */
+BUILTIN(mutex_unlock) { /* (mutex-unlock! mutex [condition-variable [timeout]]) */
+    Value m = mutex_arg(v, "mutex-unlock!", argv[0]), r = TRUE;
+    bool wait = argc > 1 && argv[1] != FALSE, timed = argc > 2 && argv[2] != FALSE, in_time = true;
+    struct timespec until;
+    if (wait && !IS(argv[1], T_CONDVAR)) fail_type(v, "mutex-unlock!", "a condition variable", argv[1]);
+    if (timed) until = deadline(v, argv[2]);
+    pthread_mutex_lock(&big);
+    store(v, m, &FIELD(m, MUTEX_OWNER), FALSE);
+    pthread_cond_broadcast(&changed);
+    if (wait) {
+        Value seen = FIELD(argv[1], 0);
+        while (FIELD(argv[1], 0) == seen && in_time) in_time = wait_for_change(v, timed ? &until : NULL);
+        r = BOOL(FIELD(argv[1], 0) != seen);
+    }
+    pthread_mutex_unlock(&big);
+    return r;
+}
+BUILTIN(make_condvar) { return make_object(v, T_CONDVAR, 1, FIX(0)); }
+BUILTIN(signal) {
+    if (!IS(argv[0], T_CONDVAR)) fail_type(v, NULL, "a condition variable", argv[0]);
+    pthread_mutex_lock(&big);
+    FIELD(argv[0], 0) += FIX(1); /* a fixnum over a fixnum: no barrier */
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&big);
+    return UNSPECIFIED;
+}
+
+static const struct builtin table[] = {
+    {"make-thread", b_make_thread, 1, 2, 0}, {"thread?", b_is_thread, 1, 1, 0}, {"current-thread", b_current, 0, 0, 0},
+    {"thread-name", b_thread_name, 1, 1, 0}, {"thread-start!", b_start, 1, 1, 0}, {"%thread-join", b_join, 2, 2, 0},
+    {"thread-yield!", b_yield, 0, 0, 0}, {"thread-sleep!", b_sleep, 1, 1, 0}, {"make-mutex", b_make_mutex, 0, 1, 0},
+    {"mutex?", b_is_mutex, 1, 1, 0}, {"mutex-state", b_mutex_state, 1, 1, 0}, {"mutex-lock!", b_mutex_lock, 1, 3, 0},
+    {"mutex-unlock!", b_mutex_unlock, 1, 3, 0}, {"make-condition-variable", b_make_condvar, 0, 1, 0},
+    {"condition-variable-signal!", b_signal, 1, 1, 0}, {"condition-variable-broadcast!", b_signal, 1, 1, 0},
+};
+void boot_threads(vm *v) {
+    DEFINE_BUILTINS(v, table);
+    v->stack[REG_THREAD] = thread_new(v, FALSE, symbol(v, "main"));
+}
