@@ -630,9 +630,13 @@ BESOM_INLINE void *besom_alloc(besom_mutator *m, size_t bytes, besom_kind kind)
         cell = m->cells;
         start = ((uintptr_t)cell->cursor + align - 1) & (0 - align);
         end = start + bytes;
+        if ((bytes & (bytes - 1)) != 0 && (start ^ (end - 1)) > BESOM_TINY_MAX) {
+            start = (start + BESOM_TINY_MAX) & ~(uintptr_t)BESOM_TINY_MAX; /* it would lie in two blocks */
+            end = start + bytes;
+        }
         if (BESOM_UNLIKELY(end > (uintptr_t)cell->limit)) return besom_alloc_slow(m, bytes, kind);
         cell->cursor = (char *)end;
-        cell->slot += 1;
+        cell->slot += (start & BESOM_TINY_MAX) != 0;
         return (void *)start;
     }
     size_class = bytes <= 1024 ? besom_class_by_8[(bytes + 7) / 8] : besom_class_by_128[(bytes - 1024 + 127) / 128];

@@ -1,9 +1,9 @@
 //! The slow path of allocation: safepoint, refill, collection, large objects, and what happens when memory is short.
 
-use crate::cells::TINY_CELL;
+use crate::cells::{Cell, TINY_BLOCK, TINY_CELL};
 use crate::heap::Heap;
 use crate::mutator::Mutator;
-use besom_alloc_core::size_class::{CLASS_SIZE, MAX_SMALL, SizeClass, class_of_aligned};
+use besom_alloc_core::size_class::{MAX_SMALL, class_of_aligned};
 use besom_alloc_core::span_class::{Kind, OWN_LAYOUTS, SpanClass};
 use besom_alloc_core::span_heap::LargeObject;
 use besom_alloc_core::units::{Bytes, Pages};
@@ -12,11 +12,6 @@ use besom_gc::layout::Layout;
 
 use crate::mcache::Refill;
 
-/// Tiny objects are smaller than this, the block that they share.
-const TINY_BLOCK: usize = 16;
-/// The span class of tiny blocks.
-const TINY_CLASS: SpanClass = SpanClass::new(Kind::NoScan, SizeClass(1));
-const _: () = assert!(CLASS_SIZE[TINY_CLASS.0 as usize] as usize == TINY_BLOCK);
 /// Bytes of a large object that are zeroed between two looks at whether a stop is wanted. Higher: stops wait
 /// longer (some 100 us for each MiB). Lower: nothing, down to a few pages.
 const ZERO_STEP: usize = 1 << 20;
@@ -127,19 +122,61 @@ impl Heap {
     /// # Safety
     /// As for [`Self::alloc`].
     unsafe fn alloc_small(&self, m: *mut Mutator, class: SpanClass, bytes: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.alloc_in_cell(m, class.index(), bytes, |cell| {
+                let (start, end) = (cell.cursor, cell.cursor + cell.slot);
+                (end <= cell.limit).then(|| {
+                    cell.cursor = end;
+                    start
+                })
+            })
+        }
+    }
+
+    /// A pointer-free object of 1 to 15 bytes in a block with others, or null.
+    ///
+    /// # Safety
+    /// As for [`Self::alloc`].
+    unsafe fn alloc_tiny(&self, m: *mut Mutator, bytes: usize) -> *mut u8 {
+        let align = 1 << (bytes | 8).trailing_zeros();
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.alloc_in_cell(m, TINY_CELL, bytes, |cell| {
+                let mut start = cell.cursor.next_multiple_of(align);
+                if (start ^ (start + bytes - 1)) >= TINY_BLOCK {
+                    start = start.next_multiple_of(TINY_BLOCK);
+                }
+                (start + bytes <= cell.limit).then(|| {
+                    cell.cursor = start + bytes;
+                    cell.slot += usize::from(start % TINY_BLOCK != 0);
+                    start
+                })
+            })
+        }
+    }
+
+    /// What `bump` takes out of a cell, which is refilled until it does; null if memory is short.
+    ///
+    /// # Safety
+    /// As for [`Self::alloc`].
+    unsafe fn alloc_in_cell(
+        &self,
+        m: *mut Mutator,
+        cell: usize,
+        bytes: usize,
+        bump: impl Fn(&mut Cell) -> Option<usize>,
+    ) -> *mut u8 {
         let mut attempts = Attempts::default();
         let mut may_collect = true;
         loop {
             // SAFETY: the caller's promise: the thread holds the P.
             let refill = unsafe {
                 let p = &*(*m).p;
-                let cell = p.cell(class.index());
-                let (start, end) = ((*cell).cursor, (*cell).cursor + (*cell).slot);
-                if end <= (*cell).limit {
-                    (*cell).cursor = end;
+                if let Some(start) = bump(&mut *p.cell(cell)) {
                     return std::ptr::with_exposed_provenance_mut(start);
                 }
-                p.refill(self.context(), class, may_collect)
+                p.refill(self.context(), cell, may_collect)
             };
             match refill {
                 Refill::Done => {}
@@ -155,35 +192,6 @@ impl Heap {
                     }
                 },
             }
-        }
-    }
-
-    /// Puts a pointer-free object of 1 to 15 bytes into a shared block.
-    ///
-    /// # Safety
-    /// As for [`Self::alloc`].
-    unsafe fn alloc_tiny(&self, m: *mut Mutator, bytes: usize) -> *mut u8 {
-        let align = 1 << (bytes | 8).trailing_zeros();
-        // SAFETY: the caller's promise: the thread holds the P.
-        unsafe {
-            let cell = (*(*m).p).cell(TINY_CELL);
-            let start = (*cell).cursor.next_multiple_of(align);
-            if start + bytes <= (*cell).limit {
-                (*cell).cursor = start + bytes;
-                (*cell).slot += 1;
-                return std::ptr::with_exposed_provenance_mut(start);
-            }
-            let block = self.alloc_small(m, TINY_CLASS, bytes);
-            if block.is_null() {
-                return block;
-            }
-            // The slow path may have changed the P. The block with more room becomes the current one.
-            let cell = (*(*m).p).cell(TINY_CELL);
-            if TINY_BLOCK - bytes > (*cell).limit - (*cell).cursor {
-                (*cell).cursor = block.addr() + bytes;
-                (*cell).limit = block.addr() + TINY_BLOCK;
-            }
-            block
         }
     }
 

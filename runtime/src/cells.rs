@@ -3,17 +3,20 @@
 use besom_alloc_core::size_class::{CLASS_SIZE, SIZE_CLASS_COUNT};
 use besom_alloc_core::span_class::{FIRST_LAYOUT, SPAN_CLASS_COUNT};
 
-/// Cells of a P, indexed by span class. Cell 0 is the tiny block.
+/// Cells of a P, indexed by span class. Cell 0 bumps through tiny blocks.
 pub const CELL_COUNT: usize = SPAN_CLASS_COUNT;
 /// The slot size of a cell that serves nothing: adding it to any cursor passes any limit.
 pub const NO_SLOT: usize = 1 << 48;
-/// The cell of the tiny block.
+/// The cell of the tiny blocks.
 pub const TINY_CELL: usize = 0;
+/// Tiny objects are smaller than this, the block that they share. None lies in two.
+pub const TINY_BLOCK: usize = 16;
 
 /// `[cursor, limit)` is zero and free, in whole slots.
 ///
 /// - `cursor <= limit`, `(limit - cursor) % slot == 0`, `slot > 0`
-/// - of the tiny cell, `slot` counts what was put into blocks since the last flush
+/// - of the tiny cell, `limit` is a multiple of [`TINY_BLOCK`], `cursor` need not be, and `slot` counts the objects that
+///   were put into blocks behind others since the last flush
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Cell {

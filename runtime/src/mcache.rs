@@ -4,11 +4,12 @@
 //! at uncache, those that were not used are taken back. So the fast path counts nothing, and a span's credit
 //! is final before it can be swept.
 
-use crate::cells::{CELL_COUNT, Cell, TINY_CELL, empty_cell};
+use crate::cells::{CELL_COUNT, Cell, TINY_BLOCK, TINY_CELL, empty_cell};
 use besom_alloc_core::os::{Mapping, OutOfMemory};
 use besom_alloc_core::page_cache::PageCache;
 use besom_alloc_core::runs::Run;
-use besom_alloc_core::span_class::SpanClass;
+use besom_alloc_core::size_class::SizeClass;
+use besom_alloc_core::span_class::{Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::units::PageId;
 use besom_gc::Collector;
@@ -92,9 +93,10 @@ impl P {
         unsafe { &(*self.cache()).seq }
     }
 
-    fn span(&self, class: SpanClass) -> *mut u32 {
-        // SAFETY: the index is a span class.
-        unsafe { (&raw mut (*self.cache()).spans).cast::<u32>().add(class.index()) }
+    fn span(&self, cell: usize) -> *mut u32 {
+        debug_assert!(cell < CELL_COUNT);
+        // SAFETY: the index is a cell's.
+        unsafe { (&raw mut (*self.cache()).spans).cast::<u32>().add(cell) }
     }
 
     /// The P's block of pages.
@@ -112,28 +114,28 @@ impl P {
         cx.heap.stats().writer(self.seq())
     }
 
-    /// Puts free slots into the cell of a class. `may_collect` false: it does so even if a collection is due.
+    /// Puts free slots into a cell. `may_collect` false: it does so even if a collection is due.
     ///
     /// # Safety
     /// The caller holds the P.
-    pub unsafe fn refill(&self, cx: Context<'_>, class: SpanClass, may_collect: bool) -> Refill {
+    pub unsafe fn refill(&self, cx: Context<'_>, cell: usize, may_collect: bool) -> Refill {
         loop {
             // SAFETY: the caller holds the P.
-            let cached = unsafe { *self.span(class) };
+            let cached = unsafe { *self.span(cell) };
             if let Some(page) = cached.checked_sub(1).map(PageId) {
                 if let Some(run) = cx.heap.next_run(page, if cx.single { 1 } else { u32::MAX }) {
                     // SAFETY: as above.
-                    unsafe { self.set_cell(cx, class, run) };
+                    unsafe { self.set_cell(cx, cell, run) };
                     return Refill::Done;
                 }
                 // SAFETY: as above.
-                unsafe { self.uncache(cx, class) };
+                unsafe { self.uncache(cx, cell) };
             }
             if may_collect && cx.collector.pacer().due() {
                 return Refill::CollectionDue;
             }
             // SAFETY: as above.
-            if !unsafe { self.cache_span(cx, class) } {
+            if !unsafe { self.cache_span(cx, cell) } {
                 return Refill::NoMemory;
             }
         }
@@ -141,18 +143,25 @@ impl P {
 
     /// # Safety
     /// As for [`Self::refill`].
-    unsafe fn set_cell(&self, cx: Context<'_>, class: SpanClass, run: Run) {
-        let slot = cx.heap.classes().get(class).facts().slot_bytes as usize;
+    unsafe fn set_cell(&self, cx: Context<'_>, cell: usize, run: Run) {
         let base = cx.heap.tables().base();
+        let facts = cx.heap.classes().get(class_of_cell(cell)).facts();
         // SAFETY: the caller holds the P.
-        unsafe { *self.cell(class.index()) = Cell { cursor: base + run.start, limit: base + run.end, slot } };
+        unsafe {
+            let at = self.cell(cell);
+            ((*at).cursor, (*at).limit) = (base + run.start, base + run.end);
+            if cell != TINY_CELL {
+                (*at).slot = facts.slot_bytes as usize;
+            }
+        }
     }
 
     /// Caches a span with free slots, and credits them all.
     ///
     /// # Safety
     /// As for [`Self::refill`].
-    unsafe fn cache_span(&self, cx: Context<'_>, class: SpanClass) -> bool {
+    unsafe fn cache_span(&self, cx: Context<'_>, cell: usize) -> bool {
+        let class = class_of_cell(cell);
         let facts = cx.heap.classes().get(class).facts();
         let stats = self.writer(cx);
         cx.collector.pay_sweep_debt(cx.heap, 0, stats);
@@ -164,31 +173,32 @@ impl P {
         stats.acquire().small_alloc(facts.size_class.0 as usize, free);
         cx.collector.pacer().credit(free * i64::from(facts.slot_bytes));
         // SAFETY: as above.
-        unsafe { *self.span(class) = page.0 + 1 };
-        if class.index() == 1 {
-            // SAFETY: as above.
-            unsafe { self.flush_tiny(cx) };
+        unsafe {
+            *self.span(cell) = page.0 + 1;
+            if cell == TINY_CELL {
+                self.flush_tiny(cx);
+            }
         }
         true
     }
 
-    /// Gives the span of a class back, its unused slots uncredited.
+    /// Gives the span of a cell back, its unused slots uncredited.
     ///
     /// # Safety
     /// As for [`Self::refill`].
-    unsafe fn uncache(&self, cx: Context<'_>, class: SpanClass) {
+    unsafe fn uncache(&self, cx: Context<'_>, cell: usize) {
         // SAFETY: the caller holds the P.
-        let Some(page) = (unsafe { *self.span(class) }).checked_sub(1).map(PageId) else { return };
-        let facts = cx.heap.classes().get(class).facts();
+        let Some(page) = (unsafe { *self.span(cell) }).checked_sub(1).map(PageId) else { return };
+        let facts = cx.heap.classes().get(class_of_cell(cell)).facts();
         let base = cx.heap.tables().base();
         // SAFETY: as above.
         unsafe {
-            let cell = self.cell(class.index());
-            if (*cell).cursor != (*cell).limit {
-                cx.heap.give_back(page, Run { start: (*cell).cursor - base, end: (*cell).limit - base });
+            let unused = unused_of(cell, self.cell(cell));
+            if !unused.is_empty() {
+                cx.heap.give_back(page, Run { start: unused.start - base, end: unused.end - base });
             }
-            ((*cell).cursor, (*cell).limit) = (0, 0);
-            *self.span(class) = 0;
+            ((*self.cell(cell)).cursor, (*self.cell(cell)).limit) = (0, 0);
+            *self.span(cell) = 0;
         }
         let span = cx.heap.tables().span(page);
         let unused = i64::from(span.free_count());
@@ -219,26 +229,40 @@ impl P {
     /// # Safety
     /// The caller holds the P, or the world is stopped.
     pub unsafe fn release(&self, cx: Context<'_>) {
-        for class in 0..CELL_COUNT as u16 {
+        for cell in 0..CELL_COUNT {
             // SAFETY: the caller's promise.
-            unsafe { self.uncache(cx, SpanClass(class)) };
+            unsafe { self.uncache(cx, cell) };
         }
         // SAFETY: the caller's promise.
         unsafe {
             self.flush_tiny(cx);
-            *self.cell(TINY_CELL) = empty_cell(TINY_CELL);
             cx.heap.pages().flush_cache(self.pages(), self.writer(cx));
         }
     }
 
     /// Whether an address lies in a run that a cell has not handed out yet. A hint while the P's owner runs.
     pub fn holds_unused(&self, class: SpanClass, address: usize) -> bool {
-        let cell = self.cell(class.index());
+        let tiny = (class == class_of_cell(TINY_CELL)).then_some(TINY_CELL);
         // SAFETY: the words lie in the P's mapping; the owner may write them, and a stale answer is one of the
         // two that are right.
-        let (cursor, limit) = unsafe {
-            ((&raw const (*cell).cursor).read_volatile(), (&raw const (*cell).limit).read_volatile())
-        };
-        (cursor..limit).contains(&address)
+        [Some(class.index()), tiny].into_iter().flatten().any(|cell| unsafe {
+            unused_of(cell, self.cell(cell)).contains(&address)
+        })
     }
+}
+
+/// The class of the spans behind a cell: tiny blocks are slots of the least pointer-free class.
+fn class_of_cell(cell: usize) -> SpanClass {
+    if cell == TINY_CELL { SpanClass::new(Kind::NoScan, SizeClass(1)) } else { SpanClass(cell as u16) }
+}
+
+/// The addresses of the slots that a cell has not handed out. A tiny block that was begun is handed out.
+///
+/// # Safety
+/// The cell must be readable.
+unsafe fn unused_of(index: usize, cell: *const Cell) -> std::ops::Range<usize> {
+    // SAFETY: the caller's promise; the words may be written meanwhile by the P's owner.
+    let (cursor, limit) =
+        unsafe { ((&raw const (*cell).cursor).read_volatile(), (&raw const (*cell).limit).read_volatile()) };
+    if index == TINY_CELL { cursor.next_multiple_of(TINY_BLOCK)..limit } else { cursor..limit }
 }
