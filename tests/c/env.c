@@ -173,6 +173,7 @@ static void gc_trace_prints_a_line_a_cycle(void)
     dup2(err[1], 2);
     besom_options_init(&o);
     o.gc_trace = 1;
+    o.scan_native_stacks = 0;
     heap = check_heap(&o, &m);
     for (i = 0; i < 3; i++) CHECK_OK(besom_collect(m));
     check_heap_end(heap, m);
