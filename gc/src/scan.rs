@@ -120,7 +120,7 @@ pub unsafe fn scan_words<V: Visitor + ?Sized>(
             }
         }
         Kind::Values => {
-            for i in 0..words {
+            for i in (0..words).rev() {
                 // SAFETY: the caller's promise.
                 let word = unsafe { read(start.add(i)) } as u64;
                 if word & encoding.mask == encoding.tag {
