@@ -10,7 +10,7 @@ DESTDIR ?=
 CARGO ?= cargo
 CC = gcc
 CFLAGS ?= -O2 -g
-WARNINGS = -Wall -Wextra -Wpedantic
+WARNINGS = -Wall -Wextra
 LIBS = -lpthread -ldl -lm
 
 OUT := target/c
@@ -57,7 +57,7 @@ $(OUT)/libbesom.a: $(RUST_SOURCES)
 scheme: $(OUT)/bin/scheme
 $(OUT)/bin/scheme: $(wildcard $(SCHEME)/*.c $(SCHEME)/*.h) $(OUT)/libbesom.a $(OUT)/include/besom.h
 	@mkdir -p $(@D)
-	$(CC) -std=c11 $(CFLAGS) $(WARNINGS) -I$(OUT)/include $(wildcard $(SCHEME)/*.c) $(OUT)/libbesom.a $(LIBS) -o $@
+	$(CC) -std=gnu11 $(CFLAGS) $(WARNINGS) -I$(OUT)/include $(wildcard $(SCHEME)/*.c) $(OUT)/libbesom.a $(LIBS) -o $@
 
 install: lib
 	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/cmake/Besom

@@ -286,7 +286,7 @@ unsigned besom_procs(besom_heap *heap);
  * besom_options.tiny = 0 turns it off: each has a slot of 16 bytes.
  *
  * INLINE: with constant size and kind eight instructions with the return, one branch, no atomic operation, no
- * call (tiny: ten); a variable size adds a table look-up. When the cell is used up: a call that takes
+ * call (tiny objects: a few more, to align and count); a variable size adds a table look-up. When the cell is used up: a call that takes
  * the next run of free slots, now and then sweeps, now and then collects. Aborts:
  *   besom: besom_alloc: kind <n>, expected 0..3
  *   besom: besom_alloc: mutator is blocked, between besom_block and besom_unblock */
@@ -544,8 +544,8 @@ void besom_stats_read(besom_heap *heap, besom_stats *out);
 /* A cell hands out slots of one span class: [cursor, limit) is zeroed and free, slot is the size of one.
  *   cursor <= limit; (limit - cursor) % slot == 0; slot > 0, so that cursor + slot > limit when the cell is empty.
  * An empty cell has cursor = limit (NULL, too); a cell that may serve nothing, because its layout is not registered
- * or its mutator is blocked, is empty with slot = 1 << 48. Cell 0 is the tiny block: slot counts what was put
- * into it, and there cursor and limit have any alignment. */
+ * or its mutator is blocked, is empty with slot = 1 << 48. Cell 0 is a run of tiny blocks: its cursor has any
+ * alignment, and slot counts the objects that did not begin a block. */
 struct besom_cell {
     char *cursor;
     char *limit;
