@@ -348,7 +348,8 @@ Value compile(vm *v, Value form) {
     if (IS_PAIR(form) && (state.line = position_of(v, form, &file)) != 0) state.file = file;
     struct node *t = analyze(v, form, NULL);
     f = arena_alloc(v, sizeof *f);
-    gen(v, f, t, true);
+    gen(v, f, t, booting); /* not a tail: its frame tells an error at the toplevel where it is */
+    if (!booting) emit(v, f, OP_RETURN, 0);
     v->compiler->line = 0;
     Value code = hold(v, finish(v, f, NULL));
     Value c = make_object(v, T_CLOSURE, 1, 0);

@@ -43,6 +43,7 @@ BUILTIN(apply_values) { /* (%apply-values consumer values) */
 BUILTIN(call_cc) {
     Value f = argv[0];
     size_t words = (size_t)(argv - 3 - (v->stack + REGISTERS));
+    if (unlikely(globals[G_RESERVE] == NIL)) reserve_refill(v); /* a guard begins with call/cc */
     struct continuation *k = alloc(v, sizeof *k + words * sizeof(Value), BESOM_VALUES);
     k->header = HEADER(T_CONTINUATION, words);
     memcpy(k->dynamic, v->stack, sizeof k->dynamic); /* handlers, winders, parameters */
@@ -99,7 +100,7 @@ BUILTIN(is_read_error) { return is_kind(v, argv[0], "read"); }
 BUILTIN(is_memory_error) { return is_kind(v, argv[0], "memory"); }
 BUILTIN(uncaught) { /* to the toplevel, with the place if the object does not know its own */
     Value x = argv[0];
-    if (!IS(x, T_CONDITION)) {
+    if (!IS(x, T_CONDITION) && v->is_main) { /* a thread's goes to its join */
         Value irritants = hold(v, list_from(v, 1, argv, NIL)), text = hold(v, string_from_c(v, "uncaught exception:"));
         x = condition_new(v, text, text, irritants);
     }

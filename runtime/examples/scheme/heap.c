@@ -13,11 +13,21 @@ enum { STACK_RESERVE = 4096 };
 
 void global_set(vm *v, int which, Value x) { besom_write_value(v->m, NULL, &globals[which], x); }
 
+/* Bytes kept for handlers of `out of memory`, which allocate before they let go of anything. Less, and a handler may fail too. */
+enum { RESERVE = 256 << 10 };
+void reserve_refill(vm *v) {
+    struct bytes *b = besom_alloc(v->m, RESERVE, BESOM_NOSCAN);
+    if (!b) return;
+    b->header = HEADER(T_BYTES, 0);
+    global_set(v, G_RESERVE, TAGGED(b, TAG_OBJECT));
+}
+
 void *alloc_slow_error(vm *v) {
     if (globals[G_OUT_OF_MEMORY] == 0) {
         fputs("scheme: the heap limit is too small to start\n", stderr);
         exit(70);
     }
+    global_set(v, G_RESERVE, NIL);
     throw_value(v, globals[G_OUT_OF_MEMORY]); /* built at start: reporting must not allocate */
 }
 

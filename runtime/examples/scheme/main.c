@@ -83,6 +83,7 @@ static void boot(vm *v) {
     besom_handle_free(heap, h);
     global_set(v, G_REWIND, SYMBOL(symbol(v, "%rewind"))->value);
     global_set(v, G_RAISE, SYMBOL(symbol(v, "raise"))->value);
+    reserve_refill(v);
     booting = false;
 }
 
@@ -131,6 +132,7 @@ int main(int argc, char **argv) {
     vm *v = vm_new(MAIN_STACK);
     if (!v || besom_roots_add(heap, globals, GLOBALS, BESOM_VALUES) != BESOM_OK) return fputs("scheme: no memory\n", stderr), 70;
     scheme_arguments = argv + i;
+    v->is_main = true;
     boot(v);
     for (int k = 0; k < expression_count && ok; k++) ok = toplevel(v, "%eval-string", expressions[k]);
     if (ok && i < argc) ok = toplevel(v, "load", argv[i]);

@@ -145,6 +145,7 @@ struct vm {
     const uint32_t *ip;
     int argc; /* with CALL_REQUEST */
     jmp_buf *on_error, *on_exit;
+    bool is_main;
     struct compiler *compiler; /* while compiling: errors are reported at its line */
     struct arena *arena;
     struct positions *positions;
@@ -153,7 +154,7 @@ struct vm {
 /* ---- globals: one registered root range ---- */
 enum {
     G_SYMBOLS, G_OUT_OF_MEMORY, G_RAISE, G_REWIND, G_STDIN, G_STDOUT, G_STDERR, G_QUOTE, G_QUASIQUOTE, G_UNQUOTE, G_SPLICING,
-    G_ELLIPSIS, G_UNDERSCORE, G_ELSE, G_ARROW, G_DEFINE, G_SYNTAX_RULES, G_EMPTY_VECTOR, G_EMPTY_STRING, GLOBALS
+    G_ELLIPSIS, G_UNDERSCORE, G_ELSE, G_ARROW, G_DEFINE, G_SYNTAX_RULES, G_RESERVE, GLOBALS
 };
 extern Value globals[GLOBALS];
 extern besom_heap *heap;
@@ -161,7 +162,8 @@ extern bool booting; /* the prelude is being compiled: globals are bound early *
 void global_set(vm *, int which, Value);
 
 /* ---- heap.c: objects ---- */
-void *alloc_slow_error(vm *);
+void *alloc_slow_error(vm *); /* throws `out of memory` */
+void reserve_refill(vm *);
 static inline void *alloc(vm *v, size_t bytes, besom_kind kind) {
     void *p = besom_alloc(v->m, bytes, kind);
     return likely(p != NULL) ? p : alloc_slow_error(v);

@@ -1,0 +1,20 @@
+;;; The number of ways to place n queens on a board of n by n.
+
+(define (queens n)
+  (define (ok? row distance placed)
+    (or (null? placed)
+        (and (not (= (car placed) (+ row distance)))
+             (not (= (car placed) (- row distance)))
+             (ok? row (+ distance 1) (cdr placed)))))
+  (define (try rows rest placed)
+    (if (null? rows)
+        (if (null? rest) 1 0)
+        (+ (if (ok? (car rows) 1 placed)
+               (try (append rest (cdr rows)) '() (cons (car rows) placed))
+               0)
+           (try (cdr rows) (cons (car rows) rest) placed))))
+  (try (iota n 1) '() '()))
+
+(do ((n 1 (+ n 1))) ((> n 10))
+  (write (list n (queens n)))
+  (newline))

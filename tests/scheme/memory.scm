@@ -1,0 +1,17 @@
+;;; A heap limit: out of memory is an error that can be caught, and the heap is usable afterwards.
+(define failures 0)
+(define-syntax check
+  (syntax-rules ()
+    ((_ expression expected)
+     (let ((got expression) (want expected))
+       (if (equal? got want)
+           (begin (write 'expression) (newline))
+           (begin (set! failures (+ failures 1)) (display "WRONG ") (write 'expression) (display " gave ") (write got) (display ", not ") (write want) (newline)))))))
+(define (hoard l) (hoard (cons (make-vector 1000 0) l)))
+(define (try) (guard (e ((out-of-memory-error? e) (error-object-message e))) (hoard '())))
+(check (try) "out of memory")
+(check (length (iota 1000)) 1000)
+(check (try) "out of memory")
+(check (guard (e ((error-object? e) 'too-large)) (make-vector 100000000 0)) 'too-large)
+(check (vector-length (make-vector 100000 0)) 100000)
+(exit failures)

@@ -1,0 +1,1 @@
+;;; The toplevel reads from standard input (repl.in).
