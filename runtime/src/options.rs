@@ -172,7 +172,13 @@ fn size(value: &str) -> std::result::Result<usize, &'static str> {
     n.checked_mul(1 << shift).filter(|&n| n <= isize::MAX as u64).map(|n| n as usize).ok_or(expected)
 }
 
+/// Characters of a value that are shown.
+const SHOWN: usize = 100;
+
 fn complain(name: &OsStr, value: &OsStr, expected: &str) {
-    let line = format!("besom: {}={}, expected {expected}; ignored\n", name.display(), value.display());
+    let shown = |s: &OsStr| -> String {
+        s.to_string_lossy().chars().take(SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect()
+    };
+    let line = format!("besom: {}={}, expected {expected}; ignored\n", shown(name), shown(value));
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
