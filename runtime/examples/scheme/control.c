@@ -43,7 +43,6 @@ BUILTIN(apply_values) { /* (%apply-values consumer values) */
 BUILTIN(call_cc) {
     Value f = argv[0];
     size_t words = (size_t)(argv - 3 - (v->stack + REGISTERS));
-    if (unlikely(globals[G_RESERVE] == NIL)) reserve_refill(v); /* a guard begins with call/cc */
     struct continuation *k = alloc(v, sizeof *k + words * sizeof(Value), BESOM_VALUES);
     k->header = HEADER(T_CONTINUATION, words);
     memcpy(k->dynamic, v->stack, sizeof k->dynamic); /* handlers, winders, parameters */
@@ -61,14 +60,16 @@ BUILTIN(throw) { /* (%throw continuation value): the winders have run */
 BUILTIN(continuation_winders) { return CONTINUATION(argv[0])->dynamic[REG_WINDERS]; }
 
 /* ---- the dynamic state: registers at the bottom of the stack, which need no barrier ---- */
-#define REGISTER(name, which)                                                                                           \
-    BUILTIN(name) {                                                                                                     \
-        if (argc == 0) return v->stack[which];                                                                          \
-        return v->stack[which] = argv[0], UNSPECIFIED;                                                                  \
-    }
-REGISTER(handlers, REG_HANDLERS)
-REGISTER(winders, REG_WINDERS)
-REGISTER(params, REG_PARAMS)
+static Value dynamic_register(vm *v, int which, int argc, Value *argv) {
+    if (argc == 0) return v->stack[which];
+    return v->stack[which] = argv[0], UNSPECIFIED;
+}
+BUILTIN(winders) { return dynamic_register(v, REG_WINDERS, argc, argv); }
+BUILTIN(params) { return dynamic_register(v, REG_PARAMS, argc, argv); }
+BUILTIN(handlers) {
+    if (unlikely(globals[G_RESERVE] == NIL) && argc > 0 && IS_PAIR(argv[0]) && CDR(argv[0]) == v->stack[REG_HANDLERS]) reserve_refill(v);
+    return dynamic_register(v, REG_HANDLERS, argc, argv); /* a new handler: it will want its reserve */
+}
 
 BUILTIN(make_parameter) { /* (%make-parameter value converter): the value is converted already */
     Value p = make_object(v, T_PARAMETER, 2, FALSE);
