@@ -32,7 +32,7 @@ test:
 	@.ci/test.sh
 
 bench: lib
-	@bench/run.sh
+	@tests/bench/run.sh
 
 lib: $(OUT)/libbesom.a $(OUT)/include/besom.h
 

