@@ -19,6 +19,7 @@ use crate::mutator::{Mutator as Raw, capture};
 use crate::status::{Error, Result};
 use besom_alloc_core::span_class::Kind;
 use besom_gc::Cause;
+use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
@@ -34,6 +35,11 @@ pub struct HandleRef<'h> {
     handle: *const Handle,
     heap: &'h Heap,
 }
+
+// SAFETY: handles are atomics and locks in memory of the heap's, for any thread of the process.
+unsafe impl Send for HandleRef<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for HandleRef<'_> {}
 
 impl Heap {
     /// Attaches the calling thread. `State`: it is attached already.
@@ -122,6 +128,11 @@ impl<'h> Mutator<'h> {
     pub fn handle(&mut self, object: *mut u8) -> Result<HandleRef<'h>> {
         let handle = self.heap.handles.add(object.expose_provenance()).ok_or(Error::Limit)?;
         Ok(HandleRef { handle, heap: self.heap })
+    }
+
+    /// The same mutator for functions of `besom.h`.
+    pub fn as_raw(&self) -> *mut c_void {
+        self.raw.cast()
     }
 
     /// The heap.

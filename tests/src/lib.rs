@@ -1,1 +1,8 @@
-//! To be filled.
+//! What a user of Besom would see, end to end: the tests' common parts.
+
+pub mod c;
+pub mod model;
+pub mod objects;
+pub mod process;
+pub mod rng;
+pub mod roots;
