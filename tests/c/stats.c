@@ -123,7 +123,9 @@ static void snapshots_are_consistent(void)
     besom_stats_read(shared, &last);
     for (i = 0; i < 3; i++) NEED(pthread_create(&threads[i], NULL, churn, &done[i]) == 0);
     end = check_now_ns() + (check_short() ? 300 : 2000) * (uint64_t)1000000;
-    while (check_now_ns() < end && check_failures_here == 0) {
+    last.cycles = 0;
+    now = last;
+    while ((check_now_ns() < end || now.cycles < 3 || now.tiny_allocs == 0) && check_failures_here == 0) {
         besom_stats_read(shared, &now);
         equations(&now);
         CHECK(now.free_count >= last.free_count && now.cycles >= last.cycles);

@@ -189,6 +189,64 @@ static void blocked_threads_do_not_hold_up(void)
     CHECK_OK(besom_heap_free(heap));
 }
 
+#if defined(__x86_64__)
+/* Objects that only the registers of a blocked thread hold. Their addresses lie inverted elsewhere. */
+static uintptr_t inverted[4];
+static void __attribute__((noinline)) make_inverted(besom_mutator *m)
+{
+    int i;
+    for (i = 0; i < 4; i++) inverted[i] = ~(uintptr_t)besom_alloc(m, 128, BESOM_NOSCAN);
+}
+static void __attribute__((noinline)) wait_blocked(void)
+{
+    sem_post(&ready);
+    sem_wait(&go);
+}
+static void *hold_in_registers(void *unused)
+{
+    besom_mutator *m = attach();
+    make_inverted(m);
+    {
+        register uintptr_t b __asm__("r12") = ~inverted[0];
+        register uintptr_t c __asm__("r13") = ~inverted[1];
+        register uintptr_t d __asm__("r14") = ~inverted[2];
+        register uintptr_t e __asm__("r15") = ~inverted[3];
+        __asm__ volatile("" : "+r"(b), "+r"(c), "+r"(d), "+r"(e));
+        besom_block(m);
+        wait_blocked();
+        besom_unblock(m);
+        __asm__ volatile("" : "+r"(b), "+r"(c), "+r"(d), "+r"(e));
+    }
+    NEED(besom_detach(m) == BESOM_OK);
+    return unused;
+}
+
+static void registers_are_roots(void)
+{
+    besom_options o;
+    besom_mutator *m;
+    pthread_t thread;
+    int i;
+    sem_init(&ready, 0, 0);
+    sem_init(&go, 0, 0);
+    if (check_short() && getenv("CHECK_NATIVE") == NULL) return; /* see run.sh */
+    besom_options_init(&o);
+    o.scan_native_stacks = 1;
+    NEED(besom_heap_new(&o, &heap) == BESOM_OK);
+    m = attach();
+    thread = start(hold_in_registers, NULL);
+    besom_block(m);
+    sem_wait(&ready);
+    besom_unblock(m);
+    CHECK_OK(besom_collect(m));
+    for (i = 0; i < 4; i++) CHECK(besom_size(heap, (void *)~inverted[i]) == 128);
+    sem_post(&go);
+    join(m, thread);
+    CHECK_OK(besom_detach(m));
+    CHECK_OK(besom_heap_free(heap));
+}
+#endif
+
 /* A thread that does not allocate reaches safepoints, so the others can collect. */
 static volatile int spin_stop;
 static void *spin(void *unused)
@@ -323,6 +381,9 @@ int main(void)
     RUN(detach_of_anothers_mutator);
     RUN(eight_threads_churn);
     RUN(blocked_threads_do_not_hold_up);
+#if defined(__x86_64__)
+    RUN(registers_are_roots);
+#endif
     RUN(safepoints_let_collections_in);
     RUN(attach_and_detach_during_collections);
     RUN(handles_cross_threads);
