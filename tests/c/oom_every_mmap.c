@@ -1,6 +1,6 @@
-/* The system refuses: mmap fails at the n-th call, for every n of a short run, once and from then on. Each time
- * the run ends with a status or NULL where memory was missing, never an abort, and leaves nothing mapped.
- * Linked with -Wl,--wrap=mmap -Wl,--wrap=mmap64. */
+/* The system refuses: mmap, mprotect or pthread_create fails at the n-th call of any of them, for every n of a short
+ * run, once and from then on. Each time the run ends with a status or NULL where memory was missing, never an abort,
+ * and leaves nothing mapped. Linked with -Wl,--wrap= for each of them. */
 #include "check.h"
 #include <errno.h>
 #include <sys/mman.h>
@@ -12,15 +12,34 @@ void *__real_mmap(void *address, size_t length, int protection, int flags, int f
 void *__wrap_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset);
 void *__wrap_mmap64(void *address, size_t length, int protection, int flags, int fd, off_t offset);
 
+int __real_mprotect(void *address, size_t length, int protection);
+int __wrap_mprotect(void *address, size_t length, int protection);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+
 static long calls, fail_at, fail_for; /* calls number fail_at up to fail_at + fail_for fail */
+
+static int refuse(void)
+{
+    const long call = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST);
+    if (fail_at == 0 || call < fail_at || call - fail_at >= fail_for) return 0;
+    errno = ENOMEM;
+    return 1;
+}
+
+int __wrap_mprotect(void *address, size_t length, int protection)
+{
+    return refuse() ? -1 : __real_mprotect(address, length, protection);
+}
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+{
+    return refuse() ? EAGAIN : __real_pthread_create(thread, attributes, run, argument);
+}
 
 void *__wrap_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
 {
-    const long call = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST);
-    if (fail_at != 0 && call >= fail_at && call - fail_at < fail_for) {
-        errno = ENOMEM;
-        return MAP_FAILED;
-    }
+    if (refuse()) return MAP_FAILED;
     return __real_mmap(address, length, protection, flags, fd, offset);
 }
 

@@ -24,7 +24,7 @@ compile() {
         C11) how=(gcc -std=c11 -O2 -x c) ;;
         C++17) how=(g++ -std=c++17 -O1 -x c++) ;;
     esac
-    [ "$1" = oom_every_mmap ] && wrap=('-Wl,--wrap=mmap' '-Wl,--wrap=mmap64')
+    [ "$1" = oom_every_mmap ] && wrap=('-Wl,--wrap=mmap' '-Wl,--wrap=mmap64' '-Wl,--wrap=mprotect' '-Wl,--wrap=pthread_create')
     "${how[@]}" -g -Wall -Wextra -Wpedantic -Werror -I "$libdir/include" "tests/c/$1.c" -x none \
         "$libdir/libbesom.a" -pthread -ldl -lm "${wrap[@]}" -o "$3"
 }
