@@ -1,20 +1,25 @@
 //! When to collect, and how much to sweep on the way there.
 //!
 //! ```text
-//! goal  = live + (live + roots) * percent / 100,  at least MIN_HEAP * percent / 100
+//! goal  = live + (live + roots) * percent / 100 - its tables,  at least MIN_HEAP * percent / 100
 //! limit = memory limit - what the heap holds beside live objects
 //! goal  = min(goal, max(limit, live + least runway))
 //! ```
 //!
+//! The tables beside the heap (2.4 %) count as growth: who sets the percentage means memory.
+//!
 //! `live` grows by what the caches are credited with, so it is what could be allocated by now, and is exact when the
 //! caches are flushed. Sweeping is paid in proportion to it: all pages are swept by the time the goal is met.
 
-use besom_alloc_core::units::{Bytes, Pages};
+use besom_alloc_core::heap_tables::HeapTables;
+use besom_alloc_core::units::{Bytes, PAGE_SIZE, Pages};
 use besom_stats::sync::raw::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// The least goal at 100 percent. Higher: a small program's memory. Lower: it collects more often than a
 /// collection is worth.
 pub const MIN_HEAP: u64 = 4 << 20;
+/// One byte in this many is table, not page.
+const TABLE_SHARE: u64 = ((PAGE_SIZE + HeapTables::BYTES_PER_PAGE) / HeapTables::BYTES_PER_PAGE) as u64;
 /// Near a limit, a cycle may start no sooner than after `live / RUNWAY_SHARE` allocated bytes. Higher: a heap
 /// that is too small spends all its time collecting. Lower: the soft limit is passed by more.
 const RUNWAY_SHARE: u64 = 16;
@@ -102,7 +107,11 @@ impl Pacer {
         let [live, roots, overhead, hard] = [0, 1, 2, 3].map(|i| self.last[i].load(Relaxed));
         let percent = u64::from(self.percent.load(Relaxed));
         let grown = live.saturating_add((live + roots).saturating_mul(percent) / 100);
-        let free = if percent == 0 { u64::MAX } else { grown.max(MIN_HEAP * percent / 100) };
+        let free = if percent == 0 {
+            u64::MAX
+        } else {
+            (grown - grown / TABLE_SHARE).max(MIN_HEAP * percent / 100)
+        };
         let limited = [self.memory_limit.load(Relaxed), hard]
             .into_iter()
             .filter(|&limit| limit != 0)
@@ -181,9 +190,10 @@ mod tests {
         let pacer = Pacer::new(100, Bytes(0), Bytes(0));
         assert_eq!(pacer.goal(), 4 << 20);
         pacer.end_cycle(CycleEnd { roots: Bytes(1 << 20), ..end(10 << 20, 0) });
-        assert_eq!(pacer.goal(), 21 << 20);
+        let less_tables = |bytes: u64| bytes - bytes / TABLE_SHARE;
+        assert_eq!(pacer.goal(), less_tables(21 << 20));
         pacer.set_percent(50);
-        assert_eq!(pacer.goal(), (10 << 20) + (11 << 20) / 2);
+        assert_eq!(pacer.goal(), less_tables((10 << 20) + (11 << 20) / 2));
         pacer.set_percent(0);
         assert_eq!(pacer.goal(), u64::MAX);
         pacer.set_percent(u32::MAX);

@@ -102,8 +102,8 @@ impl Heap {
             Seat((*m).seat)
         };
         while !self.scheduler.begin_collection(seat) {
-            // A cycle that had begun before says nothing of what died since.
-            if !matches!(cause, Cause::Forced | Cause::Every) {
+            // A cycle that had begun before says nothing of what died since, and leaves garbage unswept.
+            if cause == Cause::Pace {
                 return;
             }
         }

@@ -9,7 +9,7 @@ use besom_alloc_core::units::Bytes;
 use besom_gc::scan::scan_words;
 use besom_gc::{TraceFn, Tracer, Visitor};
 use besom_stats::fatal;
-use besom_stats::sync::raw::{AtomicU32, Ordering::*};
+use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use std::ffi::c_void;
 
 /// Seats of a heap. Higher: address space, 256 bytes each. Lower: programs with very many threads are refused.
@@ -50,7 +50,8 @@ pub struct Mutator {
     pub(crate) p: *const P,
     pub(crate) seat: u32,
     state: AtomicU32,
-    thread: libc::pthread_t,
+    /// The thread's `pthread_t`. Atomic, since any thread looks whether a seat is its own.
+    thread: AtomicU64,
     tid: u64,
     registers: Registers,
     /// The native stack's end, where it began; 0: it is not scanned.
@@ -102,7 +103,7 @@ impl Mutator {
             (*m).heap = heap;
             (*m).p = std::ptr::null();
             (*m).seat = seat.0;
-            (*m).thread = current_thread();
+            (*m).thread.store(current_thread(), Relaxed);
             (*m).tid = current_tid();
             (*m).registers = Registers::default();
             (*m).stack_base = stack_base;
@@ -134,7 +135,7 @@ impl Mutator {
     }
 
     pub(crate) fn is_own(&self) -> bool {
-        self.thread == current_thread()
+        self.thread.load(Relaxed) == current_thread()
     }
 
     /// Whether an attached thread sits here, and it is the caller.
