@@ -1,14 +1,13 @@
-/* From forms to the tree of ast.h: macros expanded, names resolved, loops recognised. The core forms are here; those that
- * rewrite to others are in forms.c and, as syntax-rules, in the prelude. */
+/* From forms to the tree of ast.h: macros expanded, names resolved, loops recognised. The core forms are here; the others are
+ * rewritten to them in forms.c and, as syntax-rules, in the prelude. */
 #include "ast.h"
 
 /* Depth of nested forms. The analyser recurses: more needs more C stack, less refuses programs that machines write. */
 enum { MAX_NESTING = 5000 };
 
 static const char *const special_names[SPECIALS] = {
-    "quote", "if", "define", "set!", "lambda", "named-lambda", "begin", "let", "let*", "letrec", "and", "or", "cond", "case",
-    "when", "unless", "do", "quasiquote", "define-syntax", "let-syntax", "define-record-type", "define-values", "case-lambda",
-    "let*-values",
+    "quote", "if", "define", "set!", "lambda", "begin", "let", "letrec", "and", "or", "quasiquote", "define-syntax", "let-syntax",
+    "define-record-type",
 };
 
 void boot_syntax(vm *v) {
@@ -101,7 +100,7 @@ static struct node *sequence(vm *v, Value forms, struct scope *scope) {
     return t;
 }
 
-static struct node *lambda(vm *v, Value name, Value params, Value body, struct scope *scope) {
+static struct node *lambda(vm *v, Value params, Value body, struct scope *scope) {
     struct scope *inner = scope_new(v, scope);
     struct node *t = node_new(v, N_LAMBDA, 0);
     int n = 0;
@@ -111,7 +110,6 @@ static struct node *lambda(vm *v, Value name, Value params, Value body, struct s
         t->rest = !IS_PAIR(params);
         t->vars[i] = bind(v, inner, t->rest ? params : CAR(params));
     }
-    t->value = is_identifier(name) ? identifier_symbol(name) : 0;
     t->kids[0] = analyze_body(v, body, inner);
     return t;
 }
@@ -155,30 +153,6 @@ static struct node *named_let(vm *v, Value name, Value bindings, Value body, str
     return rec; /* the initial values are computed outside f's scope by identity: they were analysed there */
 }
 
-static struct node *analyze_do(vm *v, Value form, struct scope *scope) {
-    need(v, list_length(form) >= 3 && list_length(CADR(form)) >= 0 && IS_PAIR(CAR(CDDR(form))), form);
-    Value specs = CADR(form), test = CAR(CDDR(form));
-    int n = (int)list_length(specs), i = 0;
-    struct node *loop = node_new(v, N_LOOP, n), *again = node_new(v, N_AGAIN, n + 1), *branch = node_new(v, N_IF, 3), *body;
-    struct scope *inner = scope_new(v, scope);
-    for (Value s = specs; s != NIL; s = CDR(s)) {
-        need(v, list_length(CAR(s)) == 2 || list_length(CAR(s)) == 3, CAR(s));
-        loop->kids[i++] = analyze(v, CADR(CAR(s)), scope);
-    }
-    i = 0;
-    for (Value s = specs; s != NIL; s = CDR(s)) loop->vars[i++] = bind(v, inner, CAR(CAR(s)));
-    branch->kids[0] = analyze(v, CAR(test), inner);
-    branch->kids[1] = sequence(v, CDR(test), inner);
-    body = sequence(v, CDR(CDDR(form)), inner);
-    i = 1;
-    for (Value s = specs; s != NIL; s = CDR(s)) again->kids[i++] = analyze(v, CDDR(CAR(s)) != NIL ? CAR(CDDR(CAR(s))) : CAR(CAR(s)), inner);
-    again->target = loop;
-    branch->kids[2] = node_new(v, N_SEQ, 2);
-    branch->kids[2]->kids[0] = body, branch->kids[2]->kids[1] = again;
-    loop->kids[n] = branch;
-    return loop;
-}
-
 /* ---- binding forms ---- */
 static struct node *let(vm *v, Value bindings, Value body, struct scope *scope) {
     int n = (int)list_length(bindings), i = 0;
@@ -197,17 +171,6 @@ static struct node *let(vm *v, Value bindings, Value body, struct scope *scope) 
     return t;
 }
 
-static struct node *let_star(vm *v, Value bindings, Value body, struct scope *scope) {
-    if (bindings == NIL || CDR(bindings) == NIL) return let(v, bindings, body, scope);
-    struct node *t = node_new(v, N_LET, 1);
-    need(v, list_length(CAR(bindings)) == 2, CAR(bindings));
-    struct scope *inner = scope_new(v, scope);
-    t->kids[0] = analyze(v, CADR(CAR(bindings)), scope);
-    t->vars[0] = bind(v, inner, CAR(CAR(bindings)));
-    t->kids[1] = let_star(v, CDR(bindings), body, inner);
-    return t;
-}
-
 struct item { Value id, form; struct var *var; struct node *init; struct item *next; };
 
 /* letrec*: a variable whose value may be looked at before it is set, or that is set again, lives in a box. */
@@ -217,8 +180,7 @@ static struct node *letrec(vm *v, struct item *items, struct scope *scope, struc
     struct node *t = node_new(v, N_LETREC, n);
     for (struct item *it = items; it; i++) {
         struct item *end = it;
-        while (end && IS_PAIR(end->form) && (syntactic(CAR(end->form), scope) == SPECIAL(S_LAMBDA) ||
-                                             syntactic(CAR(end->form), scope) == SPECIAL(S_NAMED_LAMBDA))) {
+        while (end && IS_PAIR(end->form) && syntactic(CAR(end->form), scope) == SPECIAL(S_LAMBDA)) {
             if (end->var->refs) end->var->mutated = true;
             end = end->next;
         }
@@ -271,58 +233,50 @@ static Value define_value(vm *v, Value form, Value *name) { /* (define (f . args
     return hold(v, cons(v, make_alias(v, symbol(v, "lambda"), NULL), signature));
 }
 
+/* Macros at the heads of all forms are expanded first, for any may turn out to be a definition. */
 struct node *analyze_body(vm *v, Value forms, struct scope *scope) {
-    struct item *items = NULL, **end = &items;
+    struct item *items = NULL, **end = &items, **expressions = &items; /* *expressions: those behind the last definition */
     int line = v->compiler->line;
     need(v, list_length(forms) > 0, forms);
     scope = scope_new(v, scope);
-    Value rest = forms;
-    while (rest != NIL) { /* until the first expression with no definition behind it; definitions may follow expressions */
+    for (Value rest = forms; rest != NIL;) {
         Value form = CAR(rest), s, name;
         note_line(v, form);
         s = IS_PAIR(form) ? syntactic(CAR(form), scope) : 0;
-        if (s && !IS_SPECIAL(s)) {
-            rest = hold(v, cons(v, expand_macro(v, s, form, scope), CDR(rest)));
+        if ((s && !IS_SPECIAL(s)) || s == SPECIAL(S_DEFINE_RECORD)) {
+            form = IS_SPECIAL(s) ? expand_record(v, form) : expand_macro(v, s, form, scope);
+            position_set(v, form, v->compiler->line, v->compiler->file);
+            rest = hold(v, cons(v, form, CDR(rest)));
             continue;
         }
+        rest = CDR(rest);
         if (s == SPECIAL(S_BEGIN)) {
             Value all = hold(v, list_to_vector(v, CDR(form)));
-            rest = CDR(rest);
             for (int64_t i = LENGTH(all); i-- > 0;) rest = hold(v, cons(v, FIELD(all, i), rest));
-            continue;
-        }
-        if (s == SPECIAL(S_DEFINE_RECORD) || s == SPECIAL(S_DEFINE_VALUES)) {
-            rest = hold(v, cons(v, s == SPECIAL(S_DEFINE_RECORD) ? expand_record(v, form) : expand_define_values(v, form), CDR(rest)));
-            continue;
+            if (LENGTH(all) > 0 || rest != NIL || items) continue;
         }
         if (s == SPECIAL(S_DEFINE_SYNTAX)) {
             need(v, list_length(form) == 3, form);
             bind_macro(v, scope, CADR(form), make_macro(v, CAR(CDDR(form)), scope));
-            rest = CDR(rest);
             continue;
         }
-        if (s != SPECIAL(S_DEFINE)) {
-            bool more = false; /* is there a definition further on? */
-            for (Value r = CDR(rest); r != NIL && !more; r = CDR(r))
-                if (IS_PAIR(CAR(r))) {
-                    Value h = syntactic(CAR(CAR(r)), scope);
-                    more = h == SPECIAL(S_DEFINE) || h == SPECIAL(S_DEFINE_VALUES) || h == SPECIAL(S_DEFINE_RECORD);
-                }
-            if (!more) break;
-        }
-        struct item *it = arena_alloc(v, sizeof *it);
-        *end = it, end = &it->next;
-        if (s == SPECIAL(S_DEFINE)) {
-            it->form = define_value(v, form, &name), it->id = name;
-            struct binding *b = scope->bindings;
-            while (b && b->id != name) b = b->next;
-            it->var = b && b->var ? b->var : bind(v, scope, name);
-            if (b && b->var) b->var->mutated = true;
-        } else it->form = form, it->var = arena_alloc(v, sizeof *it->var);
-        rest = CDR(rest);
+        struct item *it = *end = arena_alloc(v, sizeof *it);
+        end = &it->next, it->form = form;
+        if (s != SPECIAL(S_DEFINE)) continue;
+        it->form = define_value(v, form, &name), it->id = name, expressions = end;
+        struct binding *b = scope->bindings;
+        while (b && b->id != name) b = b->next;
+        it->var = b && b->var ? b->var : bind(v, scope, name);
+        if (b && b->var) b->var->mutated = true; /* defined twice */
     }
     v->compiler->line = line;
-    return items ? letrec(v, items, scope, sequence, rest) : sequence(v, rest, scope);
+    Value *base = v->sp, body;
+    for (struct item *it = *expressions; it; it = it->next) hold(v, it->form);
+    body = hold(v, list_from(v, (int)(v->sp - base), base, NIL));
+    *expressions = NULL;
+    for (struct item *it = items; it; it = it->next)
+        if (!it->var) it->var = arena_alloc(v, sizeof *it->var); /* an expression between definitions: a variable without a name */
+    return items ? letrec(v, items, scope, sequence, body) : sequence(v, body, scope);
 }
 
 static struct node *assignment(vm *v, Value form, struct scope *scope) {
@@ -364,15 +318,13 @@ static struct node *special(vm *v, int which, Value form, struct scope *scope) {
         return t;
     case S_DEFINE: return definition(v, form, scope);
     case S_SET: return assignment(v, form, scope);
-    case S_LAMBDA: need(v, n >= 3, form); return lambda(v, 0, CADR(form), CDDR(form), scope);
-    case S_NAMED_LAMBDA: need(v, n >= 3 && IS_PAIR(CADR(form)), form); return lambda(v, CAR(CADR(form)), CDR(CADR(form)), CDDR(form), scope);
+    case S_LAMBDA: need(v, n >= 3, form); return lambda(v, CADR(form), CDDR(form), scope);
     case S_BEGIN: return sequence(v, CDR(form), scope);
     case S_LET:
         need(v, n >= 3, form);
         if (!is_identifier(CADR(form))) return let(v, CADR(form), CDDR(form), scope);
         need(v, n >= 4 && list_length(CAR(CDDR(form))) >= 0, form);
         return named_let(v, CADR(form), CAR(CDDR(form)), CDR(CDDR(form)), scope);
-    case S_LET_STAR: need(v, n >= 3 && list_length(CADR(form)) >= 0, form); return let_star(v, CADR(form), CDDR(form), scope);
     case S_LETREC:
         need(v, n >= 3 && list_length(CADR(form)) >= 0, form);
         scope = scope_new(v, scope);
@@ -388,15 +340,6 @@ static struct node *special(vm *v, int which, Value form, struct scope *scope) {
         t = node_new(v, which == S_AND ? N_AND : N_OR, (int)n - 1);
         for (int i = 0; i < n - 1; i++) form = CDR(form), t->kids[i] = analyze(v, CAR(form), scope);
         return t;
-    case S_COND: return analyze_cond(v, CDR(form), scope);
-    case S_CASE: need(v, n >= 2, form); return analyze_case(v, form, scope);
-    case S_WHEN: case S_UNLESS:
-        need(v, n >= 3, form);
-        t = node_new(v, N_IF, 3);
-        t->kids[0] = analyze(v, CADR(form), scope);
-        t->kids[which == S_WHEN ? 1 : 2] = sequence(v, CDDR(form), scope), t->kids[which == S_WHEN ? 2 : 1] = constant(v, UNSPECIFIED);
-        return t;
-    case S_DO: return analyze_do(v, form, scope);
     case S_QUASIQUOTE: need(v, n == 2, form); return analyze(v, expand_quasi(v, CADR(form), 0, scope), scope);
     case S_DEFINE_SYNTAX: {
         need(v, n == 3 && scope == NULL && is_identifier(CADR(form)), form);
@@ -412,25 +355,7 @@ static struct node *special(vm *v, int which, Value form, struct scope *scope) {
             bind_macro(v, scope, CAR(CAR(b)), make_macro(v, CADR(CAR(b)), scope));
         }
         return analyze_body(v, CDDR(form), scope);
-    case S_DEFINE_RECORD: return analyze(v, expand_record(v, form), scope);
-    case S_DEFINE_VALUES: return analyze(v, expand_define_values(v, form), scope);
-    case S_CASE_LAMBDA:
-        t = node_new(v, N_CALL, (int)n);
-        t->kids[0] = constant(v, SYMBOL(symbol(v, "%case-lambda"))->value);
-        for (int i = 1; i < n; i++) {
-            form = CDR(form);
-            need(v, IS_PAIR(CAR(form)), form);
-            t->kids[i] = lambda(v, 0, CAR(CAR(form)), CDR(CAR(form)), scope);
-        }
-        return t;
-    default: { /* S_LET_STAR_VALUES: (call-with-values (lambda () init) (lambda formals rest)) */
-        need(v, n >= 3 && list_length(CADR(form)) >= 0, form);
-        if (CADR(form) == NIL) return analyze_body(v, CDDR(form), scope);
-        Value b = CAR(CADR(form)), inner = hold(v, cons(v, CAR(form), hold(v, cons(v, CDR(CADR(form)), CDDR(form)))));
-        need(v, list_length(b) == 2, b);
-        Value producer = build(v, "lambda", 2, NIL, CADR(b)), consumer = build(v, "lambda", 2, CAR(b), inner);
-        return analyze(v, build(v, "call-with-values", 2, producer, consumer), scope);
-    }
+    default: return analyze(v, expand_record(v, form), scope);
     }
 }
 

@@ -27,9 +27,8 @@ struct node {
     int loop_slot, loop_start;
 };
 
-enum special { S_QUOTE, S_IF, S_DEFINE, S_SET, S_LAMBDA, S_NAMED_LAMBDA, S_BEGIN, S_LET, S_LET_STAR, S_LETREC, S_AND, S_OR, S_COND, S_CASE,
-               S_WHEN, S_UNLESS, S_DO, S_QUASIQUOTE, S_DEFINE_SYNTAX, S_LET_SYNTAX, S_DEFINE_RECORD, S_DEFINE_VALUES, S_CASE_LAMBDA,
-               S_LET_STAR_VALUES, SPECIALS };
+enum special { S_QUOTE, S_IF, S_DEFINE, S_SET, S_LAMBDA, S_BEGIN, S_LET, S_LETREC, S_AND, S_OR, S_QUASIQUOTE, S_DEFINE_SYNTAX, S_LET_SYNTAX,
+               S_DEFINE_RECORD, SPECIALS };
 
 struct compiler { int line, depth; const char *file; };
 
@@ -38,7 +37,6 @@ bool is_keyword(Value form, struct scope *, int global);          /* an identifi
 struct node *analyze(vm *, Value form, struct scope *);
 struct node *node_new(vm *, enum node_kind, int n);
 struct node *analyze_body(vm *, Value forms, struct scope *);
-struct node *analyze_cond(vm *, Value clauses, struct scope *), *analyze_case(vm *, Value form, struct scope *);
-Value expand_record(vm *, Value form), expand_define_values(vm *, Value form), expand_quasi(vm *, Value form, int depth, struct scope *);
+Value expand_record(vm *, Value form), expand_quasi(vm *, Value form, int depth, struct scope *);
 Value build(vm *, const char *first, int n, ...); /* a held list; `first`, if any, is the global of that name, whatever is in scope */
 #endif

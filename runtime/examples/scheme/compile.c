@@ -120,8 +120,8 @@ static int gen_operands(vm *v, struct function *f, const struct prim *p, struct 
         f->depth -= 2, at_line(v, f, line);
         return emit(v, f, p->op, 0);
     }
-    bool commutes = p->op == OP_ADD_S || p->op == OP_MUL_S || p->op == OP_EQ_S;
-    if (commutes && (is_small(arg[0]) || (p->op == OP_EQ_S && arg[0]->kind == N_CONST))) {
+    bool commutes = p->op == OP_ADD_S || p->op == OP_MUL_S || p->op == OP_EQ_S || p->op == OP_EQV_S;
+    if (commutes && (is_small(arg[0]) || (p->op >= OP_EQ_S && p->op <= OP_EQV_S && arg[0]->kind == N_CONST))) {
         struct node *t = arg[0];
         arg[0] = arg[1], arg[1] = t;
     }

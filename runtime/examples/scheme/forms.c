@@ -1,4 +1,4 @@
-/* Derived forms that are rewritten in C: cond, case, quasiquote, records, define-values. */
+/* Forms that are rewritten in C: quasiquote and define-record-type. */
 #include "ast.h"
 #include <stdarg.h>
 
@@ -16,90 +16,6 @@ Value build(vm *v, const char *first, int n, ...) {
 }
 
 static Value quoted(vm *v, Value x) { return build(v, "quote", 1, x); }
-
-static struct node *local(vm *v, struct var *x) {
-    struct node *t = node_new(v, N_LOCAL, 0);
-    return t->var = x, x->refs++, t;
-}
-
-static struct node *let_temp(vm *v, struct node *init, struct var **temp) {
-    struct node *t = node_new(v, N_LET, 1);
-    t->kids[0] = init, t->vars[0] = *temp = arena_alloc(v, sizeof **temp);
-    return t;
-}
-
-static struct node *branch(vm *v, struct node *test, struct node *yes, struct node *no) {
-    struct node *t = node_new(v, N_IF, 3);
-    return t->kids[0] = test, t->kids[1] = yes, t->kids[2] = no, t;
-}
-
-static struct node *call1(vm *v, struct node *f, struct node *x) {
-    struct node *t = node_new(v, N_CALL, 2);
-    return t->kids[0] = f, t->kids[1] = x, t;
-}
-
-static struct node *begin(vm *v, Value forms, struct scope *scope) {
-    Value keyword = make_alias(v, symbol(v, "begin"), NULL);
-    return analyze(v, hold(v, cons(v, keyword, forms)), scope);
-}
-
-static struct node *nothing(vm *v) {
-    struct node *t = node_new(v, N_CONST, 0);
-    return t->value = UNSPECIFIED, t;
-}
-
-struct node *analyze_cond(vm *v, Value clauses, struct scope *scope) {
-    if (clauses == NIL) return nothing(v);
-    Value clause = CAR(clauses);
-    struct var *temp;
-    if (list_length(clause) < 1) syntax_error(v, "bad clause", clause);
-    if (is_keyword(CAR(clause), scope, G_ELSE)) return begin(v, CDR(clause), scope);
-    struct node *test = analyze(v, CAR(clause), scope), *t;
-    if (CDR(clause) == NIL) {
-        t = node_new(v, N_OR, 2);
-        return t->kids[0] = test, t->kids[1] = analyze_cond(v, CDR(clauses), scope), t;
-    }
-    if (!is_keyword(CADR(clause), scope, G_ARROW)) {
-        t = begin(v, CDR(clause), scope);
-        return branch(v, test, t, analyze_cond(v, CDR(clauses), scope));
-    }
-    if (list_length(clause) != 3) syntax_error(v, "bad clause", clause);
-    t = let_temp(v, test, &temp);
-    struct node *yes = call1(v, analyze(v, CAR(CDDR(clause)), scope), local(v, temp));
-    t->kids[1] = branch(v, local(v, temp), yes, analyze_cond(v, CDR(clauses), scope));
-    return t;
-}
-
-static struct node *case_body(vm *v, Value body, struct var *key, struct scope *scope) {
-    if (is_keyword(CAR(body), scope, G_ARROW) && list_length(body) == 2) return call1(v, analyze(v, CADR(body), scope), local(v, key));
-    return begin(v, body, scope);
-}
-
-static struct node *case_clauses(vm *v, Value clauses, struct var *key, struct scope *scope) {
-    if (clauses == NIL) return nothing(v);
-    Value clause = CAR(clauses);
-    if (list_length(clause) < 2) syntax_error(v, "bad clause", clause);
-    if (is_keyword(CAR(clause), scope, G_ELSE)) return case_body(v, CDR(clause), key, scope);
-    int n = (int)list_length(CAR(clause)), i = 0;
-    if (n < 0) syntax_error(v, "bad clause", clause);
-    struct node *tests = node_new(v, N_OR, n);
-    for (Value d = CAR(clause); d != NIL; d = CDR(d)) {
-        struct node *t = node_new(v, N_CALL, 3), *f = node_new(v, N_GLOBAL, 0), *datum = node_new(v, N_CONST, 0);
-        datum->value = strip_syntax(v, CAR(d));
-        f->value = symbol(v, IS_FLONUM(datum->value) ? "eqv?" : "eq?");
-        t->kids[0] = f, t->kids[1] = local(v, key), t->kids[2] = datum, tests->kids[i++] = t;
-    }
-    if (n == 0) return case_clauses(v, CDR(clauses), key, scope);
-    struct node *yes = case_body(v, CDR(clause), key, scope);
-    return branch(v, n == 1 ? tests->kids[0] : tests, yes, case_clauses(v, CDR(clauses), key, scope));
-}
-
-struct node *analyze_case(vm *v, Value form, struct scope *scope) {
-    struct var *key;
-    struct node *t = let_temp(v, analyze(v, CADR(form), scope), &key);
-    t->kids[1] = case_clauses(v, CDDR(form), key, scope);
-    return t;
-}
 
 /* (define-record-type name (make field ...) pred (field get [set]) ...) */
 Value expand_record(vm *v, Value form) {
@@ -140,29 +56,6 @@ Value expand_record(vm *v, Value form) {
         if (CDDR(s) != NIL) EMIT(build(v, "define", 2, CAR(CDDR(s)), build(v, "%record-setter", 2, name, FIX(i + 1))));
     }
     return out;
-}
-
-/* (define-values (a b . c) e): definitions, then assignments from fresh parameters. */
-Value expand_define_values(vm *v, Value form) {
-    if (list_length(form) != 3) syntax_error(v, "bad syntax", form);
-    Value defines = NIL, sets = NIL, formals = CADR(form), params = NIL, f;
-    Value names = NIL;
-    for (f = formals; f != NIL; f = IS_PAIR(f) ? CDR(f) : NIL) names = hold(v, cons(v, IS_PAIR(f) ? CAR(f) : f, names));
-    bool dotted = list_length(formals) < 0;
-    for (Value n = names; n != NIL; n = CDR(n)) {
-        Value fresh = make_alias(v, identifier_symbol(CAR(n)), NULL);
-        params = dotted && n == names ? fresh : hold(v, cons(v, fresh, params));
-        sets = hold(v, cons(v, build(v, "set!", 2, CAR(n), fresh), sets));
-        defines = hold(v, cons(v, build(v, "define", 2, CAR(n), FALSE), defines));
-    }
-    if (sets == NIL) sets = hold(v, cons(v, UNSPECIFIED, NIL));
-    Value consumer = hold(v, cons(v, make_alias(v, symbol(v, "lambda"), NULL), hold(v, cons(v, params, sets))));
-    Value act = build(v, "call-with-values", 2, build(v, "lambda", 2, NIL, CAR(CDDR(form))), consumer), tail = build(v, NULL, 1, act);
-    Value *start = v->sp;
-    int n = 0;
-    for (f = defines; f != NIL; f = CDR(f), n++) hold(v, CAR(f));
-    Value body = hold(v, list_from(v, n, start, tail));
-    return hold(v, cons(v, make_alias(v, symbol(v, "begin"), NULL), body));
 }
 
 static bool has_unquote(Value x, struct scope *scope) {

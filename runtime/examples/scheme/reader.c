@@ -13,7 +13,8 @@ static size_t position_slot(struct positions *p, Value pair) {
     return i;
 }
 
-static void note(vm *v, Value pair, uint32_t line, const char *file) {
+void position_set(vm *v, Value pair, int line, const char *file) {
+    if (!IS_PAIR(pair)) return;
     struct positions *p = v->positions;
     if (!p && !(p = v->positions = calloc(1, sizeof *p))) return;
     if (2 * p->count >= p->room) {
@@ -28,7 +29,7 @@ static void note(vm *v, Value pair, uint32_t line, const char *file) {
     }
     struct position *s = &p->slots[position_slot(p, pair)];
     p->count += s->pair == 0;
-    *s = (struct position){pair, (int)line, file};
+    *s = (struct position){pair, line, file};
 }
 
 int position_of(vm *v, Value pair, const char **file) {
@@ -154,7 +155,7 @@ static Value list(struct reader *r, int32_t close) {
             break;
         }
         Value x = hold(v, datum_from(r, c)), p = cons_unrooted(v, x, NIL);
-        note(v, p, line, PORT(r->port)->name);
+        position_set(v, p, (int)line, PORT(r->port)->name);
         if (last) store(v, last, &CDR(last), p);
         else base[0] = p;
         last = p, v->sp = base + 1;
@@ -190,7 +191,7 @@ static Value prefixed(struct reader *r, int global) {
     Value x = hold(v, datum(r));
     if (x == EOF_OBJECT) bad(r, "end of file after a quote");
     Value tail = hold(v, cons_unrooted(v, x, NIL)), out = cons_unrooted(v, globals[global], tail);
-    note(v, out, line, PORT(r->port)->name);
+    position_set(v, out, (int)line, PORT(r->port)->name);
     v->sp -= 2;
     return out;
 }

@@ -240,6 +240,7 @@ Value call_with(vm *, Value *argv, Value proc, int argc); /* a control builtin's
 /* ---- reader.c, printer.c, ports.c ---- */
 Value read_datum(vm *, Value port);
 int position_of(vm *, Value pair, const char **file); /* line, 0 if unknown */
+void position_set(vm *, Value pair, int line, const char *file);
 void positions_free(vm *);
 void print(vm *, Value port, Value, bool write);
 Value port_out(vm *, int argc, Value *argv, int index); /* argument or current-output-port */

@@ -6,7 +6,7 @@
 const uint32_t halt_code[] = {OP_HALT, OP_HALT};
 
 const struct prim prims[] = { /* index 0 means 'none' */
-    {NULL, 0, 0}, {"null?", OP_NULLP_A, PRIM_TEST1}, {"pair?", OP_PAIRP_A, PRIM_TEST1}, {"eq?", OP_EQ_S, PRIM_TEST2},
+    {NULL, 0, 0}, {"null?", OP_NULLP_A, PRIM_TEST1}, {"pair?", OP_PAIRP_A, PRIM_TEST1}, {"eq?", OP_EQ_S, PRIM_TEST2}, {"eqv?", OP_EQV_S, PRIM_TEST2},
     {"<", OP_LT_S, PRIM_TEST2}, {">", OP_GT_S, PRIM_TEST2}, {"<=", OP_LE_S, PRIM_TEST2}, {">=", OP_GE_S, PRIM_TEST2},
     {"=", OP_NUM_EQ_S, PRIM_TEST2}, {"+", OP_ADD_S, PRIM_ARITH}, {"-", OP_SUB_S, PRIM_ARITH}, {"*", OP_MUL_S, PRIM_ARITH},
     {"car", OP_CAR_A, PRIM_UNARY}, {"cdr", OP_CDR_A, PRIM_UNARY}, {"caar", OP_CAAR_A, PRIM_UNARY}, {"cadr", OP_CADR_A, PRIM_UNARY},
@@ -306,6 +306,7 @@ void vm_loop(vm *v) {
     L_##op##_L_BR: x = fp[A], y = acc; test(BRANCH, )                                                                   \
     L_##op##_I_BR: x = acc, y = FIX(A); test(BRANCH, )
 #define SAME(use, then) use(x == y); then;
+#define EQV(use, then) use(x == y || (IS_FLONUM(x) && eqv(x, y))); then;
 #define COMPARE(name, rel, result, use, then)                                                                           \
     {                                                                                                                   \
         bool c_;                                                                                                        \
@@ -321,6 +322,7 @@ void vm_loop(vm *v) {
 #define GREATER_EQ(use, then) COMPARE(">=", >=, r_ == 1 || r_ == 0, use, then)
 #define NUM_EQUAL(use, then) COMPARE("=", ==, r_ == 0, use, then)
     TEST2(EQ, SAME)
+    TEST2(EQV, EQV)
     TEST2(LT, LESS)
     TEST2(GT, GREATER)
     TEST2(LE, LESS_EQ)
