@@ -114,7 +114,10 @@ PEER_INLINE uint64_t peer_stopped_ns(void) { return 0; }
 #include <gc.h>
 #define PEER_COLLECTS 1
 #define PEER_MANUAL 0
-PEER_INLINE void peer_start(void) { GC_INIT(); }
+PEER_INLINE void peer_start(void) {
+    GC_INIT();
+    GC_set_warn_proc(GC_ignore_warn_proc); /* it has advice about very large objects */
+}
 PEER_INLINE void *peer_alloc(peer_thread *t, size_t bytes, enum peer_kind kind) {
     (void)t;
     return kind == BYTES ? GC_MALLOC_ATOMIC(bytes) : GC_MALLOC(bytes);

@@ -2,7 +2,10 @@
 # Builds the benchmarks for Besom and for each peer that is installed, runs them in turns, and prints one table: the
 # medians, and how many times as good Besom is as each peer.
 #
-#   tests/bench/run.sh [--markdown] [trees|alloc|large|mark|threads|instructions ...]      all, or those named
+#   tests/bench/run.sh [--markdown] [--into file] [trees|alloc|large|mark|threads|instructions ...]
+#
+# Without names it runs all, in ten to fifteen minutes. --into puts the tables of what was run, as Markdown, in place
+# of those between '<!-- bench NAME -->' and '<!-- end -->' in the file, as in docs/performance.md.
 #
 #   N=5            runs of which the median is taken
 #   DEPTH=20       depth of the binary trees
@@ -15,10 +18,17 @@ set -u
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit
 N=${N:-5} DEPTH=${DEPTH:-20} SCALE=${SCALE:-1} PEERS=${PEERS-go libgc mimalloc} libdir=${LIBDIR:-target/c}
-markdown=0 subsets=()
-for argument in "$@"; do
+markdown=0 into='' subsets=()
+while [ $# -gt 0 ]; do
+    argument=$1
+    shift
     case $argument in
         --markdown) markdown=1 ;;
+        --into)
+            markdown=1 into=${1:-}
+            [ -w "$into" ] || { echo "run.sh: --into: no file '$into' to write" >&2; exit 2; }
+            shift
+            ;;
         trees | alloc | large | mark | threads | instructions) subsets+=("$argument") ;;
         -h | --help) sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'; exit ;;
         *) echo "run.sh: no benchmark '$argument'; trees alloc large mark threads instructions" >&2; exit 2 ;;
@@ -168,7 +178,8 @@ memory=$(awk '/^MemTotal/ { printf "%.1f GB", $2 * 1024 / 1e9 }' /proc/meminfo)
 load() { cut -d' ' -f1 /proc/loadavg; }
 package() { dpkg-query -W -f='${Version}' "$1" 2>/dev/null || echo 'version unknown'; }
 versions="Besom $(sed -n 's/^#define BESOM_VERSION_STRING "\(.*\)"/\1/p' "$libdir/include/besom.h")"
-commit=$(git rev-parse --short HEAD 2>/dev/null) && versions="$versions ($commit)"
+commit=$(git rev-parse --short HEAD 2>/dev/null) && commit="commit $commit" || commit='unknown commit'
+[ $markdown = 1 ] || versions="$versions ($commit)"
 for peer in "${peers[@]}"; do
     case $peer in
         go) versions="$versions, $("$GO" version | cut -d' ' -f3)" ;;
@@ -177,9 +188,8 @@ for peer in "${peers[@]}"; do
         malloc) versions="$versions, $(getconf GNU_LIBC_VERSION 2>/dev/null)" ;;
     esac
 done
-load_before=$(load)
-
 for subset in "${subsets[@]}"; do
+    load_before=$(load)
     case $subset in
         trees) turns trees "$DEPTH" ;;
         alloc | large) turns $subset "$SCALE" ;;
@@ -195,14 +205,42 @@ for subset in "${subsets[@]}"; do
         threads) for count in 1 2 4; do turns threads $count "$SCALE"; done ;;
         instructions) instructions ;;
     esac
+    conditions="medians of $N, load $load_before before and $(load) after"
+    [ "$subset" != trees ] && [ "$SCALE" != 1 ] && conditions="$conditions, SCALE=$SCALE"
+    {
+        if [ $markdown = 1 ]; then echo "$(date +%F), $commit; $conditions."; else echo "$subset: $conditions"; fi
+        [ $markdown = 1 ] && echo
+        grep "^$subset|" "$samples" | awk -F'|' -v markdown=$markdown -v columns="${peers[*]}" -f tests/bench/table.awk
+    } >"$work/bench.$subset"
 done
 
-# ---- The table ----
-b() { [ $markdown = 1 ] && printf -- '- '; echo "$*"; }
-b "$(date +%F), medians of $N runs in turns, SCALE=$SCALE; load $load_before before, $(load) after"
-b "$processor, $(nproc) CPUs, $memory; $(uname -sr); $(gcc --version | head -1)"
-b "$versions"
-b "N x: Besom is N times as fast, as small or as short; below 1, the peer is better"
-echo
-awk -F'|' -v markdown=$markdown -v columns="${peers[*]}" -f tests/bench/table.awk "$samples"
+# ---- The tables ----
+{
+    printf '%s, %s CPUs, %s; %s; %s.\n' "$processor" "$(nproc)" "$memory" "$(uname -sr)" "$(gcc --version | head -1)"
+    [ $markdown = 1 ] && echo
+    printf '%s.\n' "$versions"
+} >"$work/bench.machine"
+if [ -n "$into" ]; then
+    awk -v work="$work" '
+        /^<!-- bench [a-z]* -->$/ {
+            file = work "/bench." $3
+            if ((getline line < file) > 0) {
+                print; print ""
+                do print line; while ((getline line < file) > 0)
+                print ""
+                replacing = 1
+                next
+            }
+        }
+        /^<!-- end -->$/ { replacing = 0 }
+        !replacing { print }' "$into" >"$work/into" && cp "$work/into" "$into"
+    exit $failed
+fi
+cat "$work/bench.machine"
+echo "(Nx): Besom is N times as fast, as small or as short as the peer; below 1, the peer is better."
+for subset in "${subsets[@]}"; do
+    printf '\n'
+    [ $markdown = 1 ] && printf '### %s\n\n' "$subset"
+    cat "$work/bench.$subset"
+done
 exit $failed

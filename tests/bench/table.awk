@@ -1,4 +1,4 @@
-# From samples 'subset|row|unit|peer|value' the table of medians and ratios. -v columns='besom go ...' -v markdown=0|1
+# From one benchmark's samples 'subset|row|unit|peer|value' its table of medians and ratios. -v columns='besom go ...' -v markdown=0|1
 {
     key = $1 "|" $2 "|" $3
     if (!(key in seen)) { seen[key] = 1; rows[++n] = key }
@@ -38,23 +38,14 @@ function line(first, second,   i) {
 
 END {
     peers = split(columns, peer, " ")
-    subset = ""
+    for (i = 1; i <= peers; i++) text[i] = peer[i]
+    line("", "unit")
+    if (markdown) {
+        for (i = 1; i <= peers; i++) text[i] = "---:"
+        line("---", "---")
+    }
     for (r = 1; r <= n; r++) {
         split(rows[r], part, "|")
-        if (part[1] != subset) {
-            subset = part[1]
-            if (markdown) {
-                printf "%s### %s\n\n", (r > 1 ? "\n" : ""), subset
-                for (i = 1; i <= peers; i++) text[i] = peer[i]
-                line(subset, "unit")
-                for (i = 1; i <= peers; i++) text[i] = "---:"
-                line("---", "---")
-            } else {
-                if (r > 1) print ""
-                for (i = 1; i <= peers; i++) text[i] = peer[i]
-                line(subset, "unit")
-            }
-        }
         ours = (rows[r] "|besom" in count) ? median(rows[r] "|besom") : 0
         for (i = 1; i <= peers; i++) {
             cell = rows[r] "|" peer[i]
