@@ -214,10 +214,11 @@ void lock(vm *v, pthread_mutex_t *mutex) {
     besom_unblock(v->m);
 }
 
-void define_builtins(vm *v, const struct builtin *table, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        Value s = hold(v, symbol(v, table[i].name)), p = make_object(v, T_BUILTIN, 1, 0);
-        PRIMITIVE(p)->def = &table[i];
+extern const struct builtin *const __start_builtins[], *const __stop_builtins[]; /* by the linker */
+void define_builtins(vm *v) {
+    for (const struct builtin *const *b = __start_builtins; b < __stop_builtins; b++) {
+        Value s = hold(v, symbol(v, (*b)->name)), p = make_object(v, T_BUILTIN, 1, 0);
+        PRIMITIVE(p)->def = *b;
         store(v, s, &SYMBOL(s)->value, p);
         v->sp--;
     }

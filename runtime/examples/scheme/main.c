@@ -8,7 +8,6 @@
 
 char **scheme_arguments;
 static bool print_stats;
-extern void boot_compiler(void);
 
 static void stats(void) {
     besom_stats s;
@@ -70,8 +69,8 @@ static void boot(vm *v) {
     if (setjmp(failed)) alloc_slow_error(v);
     heap_boot(v);
     boot_compiler();
-    boot_syntax(v), boot_lists(v), boot_numbers(v), boot_strings(v), boot_vectors(v), boot_ports(v), boot_tables(v), boot_control(v);
-    boot_threads(v), boot_primitives(v);
+    define_builtins(v);
+    boot_syntax(v), boot_ports(v), boot_tables(), boot_threads(v), boot_primitives(v);
     Value text = hold(v, string_from_c(v, prelude)), bytes = hold(v, make_bytes(v, (int64_t)strlen(prelude)));
     (void)text;
     memcpy(BYTES(bytes)->at, prelude, strlen(prelude));

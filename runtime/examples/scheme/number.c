@@ -131,21 +131,21 @@ void format_number(Value x, int radix, char out[80]) {
 }
 
 /* ---- builtins ---- */
-#define FOLD(name, start, step)                                                                                         \
-    static Value b_##name(vm *v, int argc, Value *argv) {                                                               \
+#define FOLD(name, sign, start, step)                                                                                         \
+    BUILTIN(name, sign, 0, -1) {                                                                                        \
         Value r = start;                                                                                                \
         for (int i = 0; i < argc; i++) r = step(v, r, argv[i]);                                                         \
         return r;                                                                                                       \
     }
-FOLD(add, FIX(0), number_add)
-FOLD(mul, FIX(1), number_mul)
-static Value b_sub(vm *v, int argc, Value *argv) {
+FOLD(add, "+", FIX(0), number_add)
+FOLD(mul, "*", FIX(1), number_mul)
+BUILTIN(sub, "-", 1, -1) {
     if (argc == 1) return IS_FLONUM(argv[0]) ? flonum(v, -FLONUM(argv[0])) : number_sub(v, FIX(0), argv[0]);
     Value r = argv[0];
     for (int i = 1; i < argc; i++) r = number_sub(v, r, argv[i]);
     return r;
 }
-static Value b_div(vm *v, int argc, Value *argv) {
+BUILTIN(div, "/", 1, -1) {
     Value r = argc == 1 ? FIX(1) : argv[0];
     for (int i = argc > 1; i < argc; i++) {
         Value y = argv[i];
@@ -159,7 +159,7 @@ static Value b_div(vm *v, int argc, Value *argv) {
     return r;
 }
 #define COMPARISON(name, sign, test)                                                                                    \
-    static Value b_##name(vm *v, int argc, Value *argv) {                                                               \
+    BUILTIN(name, sign, 1, -1) {                                                                                        \
         bool ok = true;                                                                                                 \
         if (argc == 1 && !IS_NUMBER(argv[0])) fail_type(v, sign, "a number", argv[0]);                                  \
         for (int i = 0; i + 1 < argc; i++) {                                                                            \
@@ -174,27 +174,32 @@ COMPARISON(gt, ">", r == 1)
 COMPARISON(le, "<=", r == -1 || r == 0)
 COMPARISON(ge, ">=", r == 1 || r == 0)
 
-BUILTIN(quotient) { return divide(v, "quotient", QUOTIENT, argv[0], argv[1]); }
-BUILTIN(remainder) { return divide(v, "remainder", REMAINDER, argv[0], argv[1]); }
-BUILTIN(modulo) { return divide(v, "modulo", MODULO, argv[0], argv[1]); }
-BUILTIN(floor_quotient) { return divide(v, "floor-quotient", FLOOR_QUOTIENT, argv[0], argv[1]); }
-BUILTIN(is_number) { return BOOL(IS_NUMBER(argv[0])); }
-BUILTIN(is_integer) { return BOOL(is_integer(argv[0])); }
-BUILTIN(is_rational) { return BOOL(IS_FIX(argv[0]) || (IS_FLONUM(argv[0]) && isfinite(FLONUM(argv[0])))); }
-BUILTIN(is_exact) { return to_double(v, "exact?", argv[0]), BOOL(IS_FIX(argv[0])); }
-BUILTIN(is_inexact) { return to_double(v, "inexact?", argv[0]), BOOL(IS_FLONUM(argv[0])); }
-BUILTIN(is_exact_integer) { return BOOL(IS_FIX(argv[0])); }
-BUILTIN(is_nan) { return BOOL(isnan(to_double(v, "nan?", argv[0]))); }
-BUILTIN(is_infinite) { return BOOL(isinf(to_double(v, "infinite?", argv[0]))); }
-BUILTIN(is_finite) { return BOOL(isfinite(to_double(v, "finite?", argv[0]))); }
-BUILTIN(is_zero) { return BOOL(to_double(v, "zero?", argv[0]) == 0); }
-BUILTIN(is_positive) { return BOOL(to_double(v, "positive?", argv[0]) > 0); }
-BUILTIN(is_negative) { return BOOL(to_double(v, "negative?", argv[0]) < 0); }
-BUILTIN(is_odd) {
+BUILTIN(quotient, "quotient", 2, 2) { return divide(v, "quotient", QUOTIENT, argv[0], argv[1]); }
+ALSO(quotient, 1, "truncate-quotient", 2, 2)
+BUILTIN(remainder, "remainder", 2, 2) { return divide(v, "remainder", REMAINDER, argv[0], argv[1]); }
+ALSO(remainder, 2, "truncate-remainder", 2, 2)
+BUILTIN(modulo, "modulo", 2, 2) { return divide(v, "modulo", MODULO, argv[0], argv[1]); }
+ALSO(modulo, 3, "floor-remainder", 2, 2)
+BUILTIN(floor_quotient, "floor-quotient", 2, 2) { return divide(v, "floor-quotient", FLOOR_QUOTIENT, argv[0], argv[1]); }
+BUILTIN(is_number, "number?", 1, 1) { return BOOL(IS_NUMBER(argv[0])); }
+ALSO(is_number, 4, "complex?", 1, 1) ALSO(is_number, 5, "real?", 1, 1)
+BUILTIN(is_integer, "integer?", 1, 1) { return BOOL(is_integer(argv[0])); }
+BUILTIN(is_rational, "rational?", 1, 1) { return BOOL(IS_FIX(argv[0]) || (IS_FLONUM(argv[0]) && isfinite(FLONUM(argv[0])))); }
+BUILTIN(is_exact, "exact?", 1, 1) { return to_double(v, "exact?", argv[0]), BOOL(IS_FIX(argv[0])); }
+BUILTIN(is_inexact, "inexact?", 1, 1) { return to_double(v, "inexact?", argv[0]), BOOL(IS_FLONUM(argv[0])); }
+BUILTIN(is_exact_integer, "exact-integer?", 1, 1) { return BOOL(IS_FIX(argv[0])); }
+ALSO(is_exact_integer, 6, "exact-rational?", 1, 1)
+BUILTIN(is_nan, "nan?", 1, 1) { return BOOL(isnan(to_double(v, "nan?", argv[0]))); }
+BUILTIN(is_infinite, "infinite?", 1, 1) { return BOOL(isinf(to_double(v, "infinite?", argv[0]))); }
+BUILTIN(is_finite, "finite?", 1, 1) { return BOOL(isfinite(to_double(v, "finite?", argv[0]))); }
+BUILTIN(is_zero, "zero?", 1, 1) { return BOOL(to_double(v, "zero?", argv[0]) == 0); }
+BUILTIN(is_positive, "positive?", 1, 1) { return BOOL(to_double(v, "positive?", argv[0]) > 0); }
+BUILTIN(is_negative, "negative?", 1, 1) { return BOOL(to_double(v, "negative?", argv[0]) < 0); }
+BUILTIN(is_odd, "odd?", 1, 1) {
     Value r = divide(v, "odd?", REMAINDER, argv[0], FIX(2));
     return BOOL(IS_FIX(r) ? r != 0 : FLONUM(r) != 0);
 }
-BUILTIN(is_even) { return BOOL(b_is_odd(v, argc, argv) == FALSE); }
+BUILTIN(is_even, "even?", 1, 1) { return BOOL(b_is_odd(v, argc, argv) == FALSE); }
 static Value extreme(vm *v, const char *who, int argc, Value *argv, int want) {
     Value r = argv[0];
     bool inexact = !IS_FIX(r);
@@ -205,29 +210,32 @@ static Value extreme(vm *v, const char *who, int argc, Value *argv, int want) {
     }
     return inexact && IS_FIX(r) ? flonum(v, (double)UNFIX(r)) : r;
 }
-BUILTIN(max) { return extreme(v, "max", argc, argv, 1); }
-BUILTIN(min) { return extreme(v, "min", argc, argv, -1); }
-BUILTIN(abs) { return to_double(v, "abs", argv[0]) < 0 ? b_sub(v, 1, argv) : argv[0]; }
-BUILTIN(exact) {
+BUILTIN(max, "max", 1, -1) { return extreme(v, "max", argc, argv, 1); }
+BUILTIN(min, "min", 1, -1) { return extreme(v, "min", argc, argv, -1); }
+BUILTIN(abs, "abs", 1, 1) { return to_double(v, "abs", argv[0]) < 0 ? b_sub(v, 1, argv) : argv[0]; }
+ALSO(abs, 7, "magnitude", 1, 1)
+BUILTIN(exact, "exact", 1, 1) {
     if (IS_FIX(argv[0])) return argv[0];
     double d = to_double(v, "exact", argv[0]);
     if (floor(d) != d) fail(v, "exact", "no exact fractions here", 1, argv[0]);
     return to_exact(v, "exact", d);
 }
-BUILTIN(inexact) { return IS_FLONUM(argv[0]) ? argv[0] : flonum(v, to_double(v, "inexact", argv[0])); }
-#define ROUNDING(name, function) BUILTIN(name) { return IS_FIX(argv[0]) ? argv[0] : flonum(v, function(to_double(v, #name, argv[0]))); }
+ALSO(exact, 8, "inexact->exact", 1, 1)
+BUILTIN(inexact, "inexact", 1, 1) { return IS_FLONUM(argv[0]) ? argv[0] : flonum(v, to_double(v, "inexact", argv[0])); }
+ALSO(inexact, 9, "exact->inexact", 1, 1)
+#define ROUNDING(name, function) BUILTIN(name, #name, 1, 1) { return IS_FIX(argv[0]) ? argv[0] : flonum(v, function(to_double(v, #name, argv[0]))); }
 ROUNDING(floor, floor)
 ROUNDING(ceiling, ceil)
 ROUNDING(truncate, trunc)
 ROUNDING(round, nearbyint)
-#define FLOAT(name, function) BUILTIN(name) { return flonum(v, function(to_double(v, #name, argv[0]))); }
+#define FLOAT(name, function) BUILTIN(name, #name, 1, 1) { return flonum(v, function(to_double(v, #name, argv[0]))); }
 FLOAT(sin, sin) FLOAT(cos, cos) FLOAT(tan, tan) FLOAT(asin, asin) FLOAT(acos, acos)
-BUILTIN(exp) { return argv[0] == 0 ? FIX(1) : flonum(v, exp(to_double(v, "exp", argv[0]))); }
-BUILTIN(log) {
+BUILTIN(exp, "exp", 1, 1) { return argv[0] == 0 ? FIX(1) : flonum(v, exp(to_double(v, "exp", argv[0]))); }
+BUILTIN(log, "log", 1, 2) {
     double a = log(to_double(v, "log", argv[0]));
     return flonum(v, argc > 1 ? a / log(to_double(v, "log", argv[1])) : a);
 }
-BUILTIN(atan) {
+BUILTIN(atan, "atan", 1, 2) {
     double a = to_double(v, "atan", argv[0]);
     return flonum(v, argc > 1 ? atan2(a, to_double(v, "atan", argv[1])) : atan(a));
 }
@@ -237,21 +245,21 @@ static int64_t root(int64_t n) {
     while ((r + 1) * (r + 1) <= n) r++;
     return r;
 }
-BUILTIN(sqrt) {
+BUILTIN(sqrt, "sqrt", 1, 1) {
     if (IS_FIX(argv[0]) && UNFIX(argv[0]) >= 0) {
         int64_t n = UNFIX(argv[0]), r = root(n);
         if (r * r == n) return FIX(r);
     }
     return flonum(v, sqrt(to_double(v, "sqrt", argv[0])));
 }
-BUILTIN(isqrt) {
+BUILTIN(isqrt, "exact-integer-sqrt", 1, 1) {
     if (!IS_FIX(argv[0]) || UNFIX(argv[0]) < 0) fail_type(v, "exact-integer-sqrt", "a non-negative integer", argv[0]);
     int64_t n = UNFIX(argv[0]), r = root(n);
     Value out = make_object(v, T_VALUES, 2, FIX(r));
     FIELD(out, 1) = FIX(n - r * r);
     return out;
 }
-BUILTIN(expt) {
+BUILTIN(expt, "expt", 2, 2) {
     Value b = argv[0], r = FIX(1);
     if (!IS_FIX(argv[1]) || (IS_FIX(b) && UNFIX(argv[1]) < 0)) {
         double x = to_double(v, "expt", b), y = to_double(v, "expt", argv[1]);
@@ -272,7 +280,7 @@ static int64_t gcd(int64_t a, int64_t b) {
     while (b) { int64_t t = a % b; a = b, b = t; }
     return a < 0 ? -a : a;
 }
-BUILTIN(gcd) {
+BUILTIN(gcd, "gcd", 0, -1) {
     int64_t r = 0;
     for (int i = 0; i < argc; i++) {
         if (!is_integer(argv[i])) fail_type(v, "gcd", "an integer", argv[i]);
@@ -280,7 +288,7 @@ BUILTIN(gcd) {
     }
     return integer(v, r);
 }
-BUILTIN(lcm) {
+BUILTIN(lcm, "lcm", 0, -1) {
     Value r = FIX(1);
     for (int i = 0; i < argc; i++) {
         if (!IS_FIX(argv[i]) || !IS_FIX(r)) fail_type(v, "lcm", "a small integer", argv[i]);
@@ -293,22 +301,22 @@ static int64_t int_arg(vm *v, const char *who, Value x) {
     if (!IS_FIX(x)) fail_type(v, who, "an exact integer", x);
     return UNFIX(x);
 }
-BUILTIN(bitwise_and) {
+BUILTIN(bitwise_and, "bitwise-and", 0, -1) {
     int64_t r = -1;
     for (int i = 0; i < argc; i++) r &= int_arg(v, "bitwise-and", argv[i]);
     return FIX(r);
 }
-BUILTIN(bitwise_or) {
+BUILTIN(bitwise_or, "bitwise-ior", 0, -1) {
     int64_t r = 0;
     for (int i = 0; i < argc; i++) r |= int_arg(v, "bitwise-ior", argv[i]);
     return FIX(r);
 }
-BUILTIN(bitwise_xor) {
+BUILTIN(bitwise_xor, "bitwise-xor", 0, -1) {
     int64_t r = 0;
     for (int i = 0; i < argc; i++) r ^= int_arg(v, "bitwise-xor", argv[i]);
     return FIX(r);
 }
-BUILTIN(shift) {
+BUILTIN(shift, "arithmetic-shift", 2, 2) {
     int64_t n = int_arg(v, "arithmetic-shift", argv[0]), by = int_arg(v, "arithmetic-shift", argv[1]);
     if (by <= 0) return FIX(by <= -63 ? (n < 0 ? -1 : 0) : n >> -by);
     if (n == 0 || (by < 61 && llabs(n) < (int64_t)1 << (61 - by))) return FIX((int64_t)((uint64_t)n << by));
@@ -320,13 +328,13 @@ static int radix_arg(vm *v, const char *who, int argc, Value *argv) {
     if (r < 2) fail(v, who, "radix out of range", 1, argv[1]);
     return (int)r;
 }
-BUILTIN(number_to_string) {
+BUILTIN(number_to_string, "number->string", 1, 2) {
     char text[80];
     to_double(v, "number->string", argv[0]);
     format_number(argv[0], radix_arg(v, "number->string", argc, argv), text);
     return string_from_c(v, text);
 }
-BUILTIN(string_to_number) {
+BUILTIN(string_to_number, "string->number", 1, 2) {
     if (!IS(argv[0], T_STRING)) fail_type(v, "string->number", "a string", argv[0]);
     int radix = radix_arg(v, "string->number", argc, argv);
     char *s = string_to_c(v, argv[0]);
@@ -334,24 +342,3 @@ BUILTIN(string_to_number) {
     free(s);
     return r;
 }
-
-static const struct builtin table[] = {
-    {"+", b_add, 0, -1, 0}, {"-", b_sub, 1, -1, 0}, {"*", b_mul, 0, -1, 0}, {"/", b_div, 1, -1, 0}, {"=", b_eq, 1, -1, 0},
-    {"<", b_lt, 1, -1, 0}, {">", b_gt, 1, -1, 0}, {"<=", b_le, 1, -1, 0}, {">=", b_ge, 1, -1, 0}, {"quotient", b_quotient, 2, 2, 0},
-    {"remainder", b_remainder, 2, 2, 0}, {"modulo", b_modulo, 2, 2, 0}, {"truncate-quotient", b_quotient, 2, 2, 0},
-    {"truncate-remainder", b_remainder, 2, 2, 0}, {"floor-quotient", b_floor_quotient, 2, 2, 0}, {"floor-remainder", b_modulo, 2, 2, 0},
-    {"number?", b_is_number, 1, 1, 0}, {"complex?", b_is_number, 1, 1, 0}, {"real?", b_is_number, 1, 1, 0},
-    {"rational?", b_is_rational, 1, 1, 0}, {"integer?", b_is_integer, 1, 1, 0}, {"exact?", b_is_exact, 1, 1, 0},
-    {"inexact?", b_is_inexact, 1, 1, 0}, {"exact-integer?", b_is_exact_integer, 1, 1, 0}, {"exact-rational?", b_is_exact_integer, 1, 1, 0},
-    {"nan?", b_is_nan, 1, 1, 0}, {"infinite?", b_is_infinite, 1, 1, 0}, {"finite?", b_is_finite, 1, 1, 0}, {"zero?", b_is_zero, 1, 1, 0},
-    {"positive?", b_is_positive, 1, 1, 0}, {"negative?", b_is_negative, 1, 1, 0}, {"odd?", b_is_odd, 1, 1, 0}, {"even?", b_is_even, 1, 1, 0},
-    {"max", b_max, 1, -1, 0}, {"min", b_min, 1, -1, 0}, {"abs", b_abs, 1, 1, 0}, {"magnitude", b_abs, 1, 1, 0}, {"exact", b_exact, 1, 1, 0},
-    {"inexact", b_inexact, 1, 1, 0}, {"inexact->exact", b_exact, 1, 1, 0}, {"exact->inexact", b_inexact, 1, 1, 0},
-    {"floor", b_floor, 1, 1, 0}, {"ceiling", b_ceiling, 1, 1, 0}, {"truncate", b_truncate, 1, 1, 0}, {"round", b_round, 1, 1, 0},
-    {"sin", b_sin, 1, 1, 0}, {"cos", b_cos, 1, 1, 0}, {"tan", b_tan, 1, 1, 0}, {"asin", b_asin, 1, 1, 0}, {"acos", b_acos, 1, 1, 0},
-    {"atan", b_atan, 1, 2, 0}, {"exp", b_exp, 1, 1, 0}, {"log", b_log, 1, 2, 0}, {"sqrt", b_sqrt, 1, 1, 0},
-    {"exact-integer-sqrt", b_isqrt, 1, 1, 0}, {"expt", b_expt, 2, 2, 0}, {"gcd", b_gcd, 0, -1, 0}, {"lcm", b_lcm, 0, -1, 0},
-    {"bitwise-and", b_bitwise_and, 0, -1, 0}, {"bitwise-ior", b_bitwise_or, 0, -1, 0}, {"bitwise-xor", b_bitwise_xor, 0, -1, 0},
-    {"arithmetic-shift", b_shift, 2, 2, 0}, {"number->string", b_number_to_string, 1, 2, 0}, {"string->number", b_string_to_number, 1, 2, 0},
-};
-void boot_numbers(vm *v) { DEFINE_BUILTINS(v, table); }

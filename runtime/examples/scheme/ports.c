@@ -149,15 +149,16 @@ static void put_locked(vm *v, Value port, const char *s, size_t n) {
     port_put(v, port, s, n);
     if (file) pthread_mutex_unlock(&output_lock);
 }
-BUILTIN(display) { return print_locked(v, argc, argv, false); }
-BUILTIN(write) { return print_locked(v, argc, argv, true); }
-BUILTIN(newline) { return put_locked(v, port_out(v, argc, argv, 0), "\n", 1), UNSPECIFIED; }
-BUILTIN(write_char) {
+BUILTIN(display, "display", 1, 2) { return print_locked(v, argc, argv, false); }
+BUILTIN(write, "write", 1, 2) { return print_locked(v, argc, argv, true); }
+ALSO(write, 1, "write-shared", 1, 2) ALSO(write, 2, "write-simple", 1, 2)
+BUILTIN(newline, "newline", 0, 1) { return put_locked(v, port_out(v, argc, argv, 0), "\n", 1), UNSPECIFIED; }
+BUILTIN(write_char, "write-char", 1, 2) {
     char text[4];
     if (!IS_CHAR(argv[0])) fail_type(v, "write-char", "a character", argv[0]);
     return put_locked(v, port_out(v, argc, argv, 1), text, utf8_put(UNCHAR(argv[0]), text)), UNSPECIFIED;
 }
-BUILTIN(write_string) {
+BUILTIN(write_string, "write-string", 1, 4) {
     if (!IS(argv[0], T_STRING)) fail_type(v, "write-string", "a string", argv[0]);
     int64_t start, end;
     range_args(v, "write-string", argc, argv, 2, LENGTH(argv[0]), &start, &end);
@@ -166,17 +167,17 @@ BUILTIN(write_string) {
     for (char text[4]; start < end; start++) put_locked(v, p, text, utf8_put(STRING(argv[0])->ch[start], text));
     return UNSPECIFIED;
 }
-BUILTIN(write_u8) {
+BUILTIN(write_u8, "write-u8", 1, 2) {
     char b = (char)index_arg(v, "write-u8", argv[0], 255);
     return put_locked(v, port_out(v, argc, argv, 1), &b, 1), UNSPECIFIED;
 }
-BUILTIN(write_bytevector) {
+BUILTIN(write_bytevector, "write-bytevector", 1, 4) {
     if (!IS(argv[0], T_BYTES)) fail_type(v, "write-bytevector", "a bytevector", argv[0]);
     int64_t start, end;
     range_args(v, "write-bytevector", argc, argv, 2, LENGTH(argv[0]), &start, &end);
     return put_locked(v, port_out(v, argc, argv, 1), (char *)BYTES(argv[0])->at + start, (size_t)(end - start)), UNSPECIFIED;
 }
-BUILTIN(flush) {
+BUILTIN(flush, "flush-output-port", 0, 1) {
     Value p = port_out(v, argc, argv, 0);
     lock(v, &output_lock);
     port_flush(v, p);
@@ -185,18 +186,19 @@ BUILTIN(flush) {
 }
 
 static Value char_or_eof(int32_t c) { return c < 0 ? EOF_OBJECT : CHAR(c); }
-BUILTIN(read) { return read_datum(v, port_in(v, argc, argv, 0)); }
-BUILTIN(read_char) { return char_or_eof(port_char(v, port_in(v, argc, argv, 0), false)); }
-BUILTIN(peek_char) { return char_or_eof(port_char(v, port_in(v, argc, argv, 0), true)); }
-BUILTIN(read_u8) {
+BUILTIN(read, "read", 0, 1) { return read_datum(v, port_in(v, argc, argv, 0)); }
+BUILTIN(read_char, "read-char", 0, 1) { return char_or_eof(port_char(v, port_in(v, argc, argv, 0), false)); }
+BUILTIN(peek_char, "peek-char", 0, 1) { return char_or_eof(port_char(v, port_in(v, argc, argv, 0), true)); }
+BUILTIN(read_u8, "read-u8", 0, 1) {
     int b = port_byte(v, port_in(v, argc, argv, 0), false);
     return b < 0 ? EOF_OBJECT : FIX(b);
 }
-BUILTIN(peek_u8) {
+BUILTIN(peek_u8, "peek-u8", 0, 1) {
     int b = port_byte(v, port_in(v, argc, argv, 0), true);
     return b < 0 ? EOF_OBJECT : FIX(b);
 }
-BUILTIN(char_ready) { return port_in(v, argc, argv, 0), TRUE; }
+BUILTIN(char_ready, "char-ready?", 0, 1) { return port_in(v, argc, argv, 0), TRUE; }
+ALSO(char_ready, 3, "u8-ready?", 0, 1)
 static Value collect(vm *v, Value in, int64_t limit, bool line) {
     Value out = hold(v, port_string_out(v));
     int32_t c = -1;
@@ -205,9 +207,9 @@ static Value collect(vm *v, Value in, int64_t limit, bool line) {
     if (c < 0 && PORT(out)->at == 0 && limit > 0) return EOF_OBJECT;
     return port_string_of(v, out);
 }
-BUILTIN(read_line) { return collect(v, port_in(v, argc, argv, 0), INT64_MAX, true); }
-BUILTIN(read_string) { return collect(v, port_in(v, argc, argv, 1), index_arg(v, "read-string", argv[0], FIXNUM_MAX), false); }
-BUILTIN(read_bytevector) {
+BUILTIN(read_line, "read-line", 0, 1) { return collect(v, port_in(v, argc, argv, 0), INT64_MAX, true); }
+BUILTIN(read_string, "read-string", 1, 2) { return collect(v, port_in(v, argc, argv, 1), index_arg(v, "read-string", argv[0], FIXNUM_MAX), false); }
+BUILTIN(read_bytevector, "read-bytevector", 1, 2) {
     int64_t k = index_arg(v, "read-bytevector", argv[0], FIXNUM_MAX);
     Value in = port_in(v, argc, argv, 1), out = hold(v, port_string_out(v));
     int b = -1;
@@ -229,12 +231,12 @@ static Value open_file(vm *v, const char *who, Value name, int flags, bool binar
     }
     return port_new(v, fd, flags == O_RDONLY, binary, path, NIL); /* code compiled from it names the path for ever: it is not freed */
 }
-#define OPEN(name, text, flags, binary) BUILTIN(name) { return open_file(v, text, argv[0], flags, binary); }
+#define OPEN(name, text, flags, binary) BUILTIN(name, text, 1, 1) { return open_file(v, text, argv[0], flags, binary); }
 OPEN(open_in, "open-input-file", O_RDONLY, false)
 OPEN(open_out, "open-output-file", O_WRONLY | O_CREAT | O_TRUNC, false)
 OPEN(open_binary_in, "open-binary-input-file", O_RDONLY, true)
 OPEN(open_binary_out, "open-binary-output-file", O_WRONLY | O_CREAT | O_TRUNC, true)
-BUILTIN(close) {
+BUILTIN(close, "close-port", 1, 1) {
     if (!IS(argv[0], T_PORT)) fail_type(v, "close-port", "a port", argv[0]);
     struct port *p = PORT(argv[0]);
     if (!p->input && !p->closed) port_flush(v, argv[0]);
@@ -242,37 +244,39 @@ BUILTIN(close) {
     p->closed = true;
     return UNSPECIFIED;
 }
-BUILTIN(open_in_string) {
+ALSO(close, 4, "close-input-port", 1, 1) ALSO(close, 5, "close-output-port", 1, 1)
+BUILTIN(open_in_string, "open-input-string", 1, 1) {
     if (!IS(argv[0], T_STRING)) fail_type(v, "open-input-string", "a string", argv[0]);
     Value bytes = hold(v, port_string_out(v));
     print(v, bytes, argv[0], false);
     PORT(bytes)->end = PORT(bytes)->at, PORT(bytes)->at = 0, PORT(bytes)->input = true;
     return bytes;
 }
-BUILTIN(open_in_bytes) {
+BUILTIN(open_in_bytes, "open-input-bytevector", 1, 1) {
     if (!IS(argv[0], T_BYTES)) fail_type(v, "open-input-bytevector", "a bytevector", argv[0]);
     return port_memory_in(v, argv[0], true);
 }
-BUILTIN(open_out_string) { return port_string_out(v); }
-BUILTIN(open_out_bytes) { return port_new(v, -1, false, true, NULL, NIL); }
+BUILTIN(open_out_string, "open-output-string", 0, 0) { return port_string_out(v); }
+BUILTIN(open_out_bytes, "open-output-bytevector", 0, 0) { return port_new(v, -1, false, true, NULL, NIL); }
 static Value memory_arg(vm *v, Value p) {
     if (!IS(p, T_PORT) || PORT(p)->input || PORT(p)->fd >= 0) fail_type(v, NULL, "a string or bytevector output port", p);
     return p;
 }
-BUILTIN(get_string) { return port_string_of(v, memory_arg(v, argv[0])); }
-BUILTIN(get_bytes) {
+BUILTIN(get_string, "get-output-string", 1, 1) { return port_string_of(v, memory_arg(v, argv[0])); }
+BUILTIN(get_bytes, "get-output-bytevector", 1, 1) {
     Value r = make_bytes(v, (int64_t)PORT(memory_arg(v, argv[0]))->at);
     memcpy(BYTES(r)->at, PORT(argv[0])->buffer->at, (size_t)LENGTH(r));
     return r;
 }
-BUILTIN(is_port) { return BOOL(IS(argv[0], T_PORT)); }
-BUILTIN(is_input) { return BOOL(IS(argv[0], T_PORT) && PORT(argv[0])->input); }
-BUILTIN(is_output) { return BOOL(IS(argv[0], T_PORT) && !PORT(argv[0])->input); }
-BUILTIN(is_textual) { return BOOL(IS(argv[0], T_PORT) && !PORT(argv[0])->binary); }
-BUILTIN(is_binary) { return BOOL(IS(argv[0], T_PORT) && PORT(argv[0])->binary); }
-BUILTIN(is_open) { return BOOL(IS(argv[0], T_PORT) && !PORT(argv[0])->closed); }
-BUILTIN(eof) { return EOF_OBJECT; }
-BUILTIN(is_eof) { return BOOL(argv[0] == EOF_OBJECT); }
+BUILTIN(is_port, "port?", 1, 1) { return BOOL(IS(argv[0], T_PORT)); }
+BUILTIN(is_input, "input-port?", 1, 1) { return BOOL(IS(argv[0], T_PORT) && PORT(argv[0])->input); }
+BUILTIN(is_output, "output-port?", 1, 1) { return BOOL(IS(argv[0], T_PORT) && !PORT(argv[0])->input); }
+BUILTIN(is_textual, "textual-port?", 1, 1) { return BOOL(IS(argv[0], T_PORT) && !PORT(argv[0])->binary); }
+BUILTIN(is_binary, "binary-port?", 1, 1) { return BOOL(IS(argv[0], T_PORT) && PORT(argv[0])->binary); }
+BUILTIN(is_open, "input-port-open?", 1, 1) { return BOOL(IS(argv[0], T_PORT) && !PORT(argv[0])->closed); }
+ALSO(is_open, 6, "output-port-open?", 1, 1)
+BUILTIN(eof, "eof-object", 0, 0) { return EOF_OBJECT; }
+BUILTIN(is_eof, "eof-object?", 1, 1) { return BOOL(argv[0] == EOF_OBJECT); }
 static int on_path(vm *v, Value name, int (*act)(const char *)) {
     if (!IS(name, T_STRING)) fail_type(v, NULL, "a file name", name);
     char *path = string_to_c(v, name);
@@ -281,28 +285,11 @@ static int on_path(vm *v, Value name, int (*act)(const char *)) {
     return r;
 }
 static int readable(const char *path) { return access(path, F_OK); }
-BUILTIN(file_exists) { return BOOL(on_path(v, argv[0], readable) == 0); }
-BUILTIN(delete_file) {
+BUILTIN(file_exists, "file-exists?", 1, 1) { return BOOL(on_path(v, argv[0], readable) == 0); }
+BUILTIN(delete_file, "delete-file", 1, 1) {
     if (on_path(v, argv[0], unlink) != 0) fail_kind(v, "file", "delete-file: cannot delete", list_from(v, 1, argv, NIL));
     return UNSPECIFIED;
 }
-
-static const struct builtin table[] = {
-    {"display", b_display, 1, 2, 0}, {"write", b_write, 1, 2, 0}, {"write-shared", b_write, 1, 2, 0}, {"write-simple", b_write, 1, 2, 0},
-    {"newline", b_newline, 0, 1, 0}, {"write-char", b_write_char, 1, 2, 0}, {"write-string", b_write_string, 1, 4, 0},
-    {"write-u8", b_write_u8, 1, 2, 0}, {"write-bytevector", b_write_bytevector, 1, 4, 0}, {"flush-output-port", b_flush, 0, 1, 0},
-    {"read", b_read, 0, 1, 0}, {"read-char", b_read_char, 0, 1, 0}, {"peek-char", b_peek_char, 0, 1, 0}, {"read-u8", b_read_u8, 0, 1, 0},
-    {"peek-u8", b_peek_u8, 0, 1, 0}, {"char-ready?", b_char_ready, 0, 1, 0}, {"u8-ready?", b_char_ready, 0, 1, 0},
-    {"read-line", b_read_line, 0, 1, 0}, {"read-string", b_read_string, 1, 2, 0}, {"read-bytevector", b_read_bytevector, 1, 2, 0},
-    {"open-input-file", b_open_in, 1, 1, 0}, {"open-output-file", b_open_out, 1, 1, 0}, {"open-binary-input-file", b_open_binary_in, 1, 1, 0},
-    {"open-binary-output-file", b_open_binary_out, 1, 1, 0}, {"close-port", b_close, 1, 1, 0}, {"close-input-port", b_close, 1, 1, 0},
-    {"close-output-port", b_close, 1, 1, 0}, {"open-input-string", b_open_in_string, 1, 1, 0}, {"open-input-bytevector", b_open_in_bytes, 1, 1, 0},
-    {"open-output-string", b_open_out_string, 0, 0, 0}, {"open-output-bytevector", b_open_out_bytes, 0, 0, 0},
-    {"get-output-string", b_get_string, 1, 1, 0}, {"get-output-bytevector", b_get_bytes, 1, 1, 0}, {"port?", b_is_port, 1, 1, 0},
-    {"input-port?", b_is_input, 1, 1, 0}, {"output-port?", b_is_output, 1, 1, 0}, {"textual-port?", b_is_textual, 1, 1, 0},
-    {"binary-port?", b_is_binary, 1, 1, 0}, {"input-port-open?", b_is_open, 1, 1, 0}, {"output-port-open?", b_is_open, 1, 1, 0},
-    {"eof-object", b_eof, 0, 0, 0}, {"eof-object?", b_is_eof, 1, 1, 0}, {"file-exists?", b_file_exists, 1, 1, 0}, {"delete-file", b_delete_file, 1, 1, 0},
-};
 
 void boot_ports(vm *v) {
     static const struct { const char *name; int global; bool input; } standard[] = {
@@ -316,5 +303,4 @@ void boot_ports(vm *v) {
         store(v, s, &SYMBOL(s)->value, globals[standard[i].global]);
         v->sp--;
     }
-    DEFINE_BUILTINS(v, table);
 }

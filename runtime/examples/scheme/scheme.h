@@ -204,12 +204,21 @@ void heap_boot(vm *);
 vm *vm_new(size_t stack_bytes);
 void vm_free(vm *);
 void lock(vm *, pthread_mutex_t *); /* waits as a blocked mutator */
-void define_builtins(vm *, const struct builtin *, size_t count);
+void define_builtins(vm *);
 #define UNUSED __attribute__((unused))
-#define BUILTIN(name) static Value b_##name(vm *v UNUSED, int argc UNUSED, Value *argv UNUSED)
-#define DEFINE_BUILTINS(vm, table) define_builtins(vm, table, sizeof(table) / sizeof *(table))
-void boot_lists(vm *), boot_numbers(vm *), boot_strings(vm *), boot_vectors(vm *), boot_ports(vm *), boot_tables(vm *), boot_control(vm *),
-    boot_threads(vm *), boot_syntax(vm *), boot_primitives(vm *), boot_reader(vm *);
+/* BUILTIN(id, "name", least, most) { ... } defines a procedure of that name; most < 0: any number of arguments. The linker collects
+ * pointers to all of them in a section. A CONTROL builtin ends in a call that the VM makes in its place (control.c). */
+#define REGISTER_(id, n, name, min, max, control)                                                                       \
+    static const struct builtin def_##id##_##n = {name, b_##id, min, max, control};                                  \
+    static const struct builtin *const ref_##id##_##n __attribute__((section("builtins"), used)) = &def_##id##_##n;
+#define DEFINE_(id, name, min, max, control)                                                                            \
+    static builtin_fn b_##id;                                                                                           \
+    REGISTER_(id, 0, name, min, max, control)                                                                              \
+    static Value b_##id(vm *v UNUSED, int argc UNUSED, Value *argv UNUSED)
+#define BUILTIN(id, name, min, max) DEFINE_(id, name, min, max, 0)
+#define CONTROL(id, name, min, max) DEFINE_(id, name, min, max, 1)
+#define ALSO(id, n, name, min, max) REGISTER_(id, n, name, min, max, 0) /* another name of the same procedure */
+void boot_ports(vm *), boot_tables(void), boot_threads(vm *), boot_syntax(vm *), boot_primitives(vm *), boot_compiler(void);
 extern const char prelude[];
 
 /* ---- errors ---- */

@@ -23,22 +23,23 @@ static Value substring(vm *v, Value s, int64_t start, int64_t end) {
 }
 
 /* ---- characters ---- */
-BUILTIN(is_char) { return BOOL(IS_CHAR(argv[0])); }
-BUILTIN(char_to_integer) { return FIX(char_arg(v, "char->integer", argv[0])); }
-BUILTIN(integer_to_char) { return CHAR(index_arg(v, "integer->char", argv[0], 0x10FFFF)); }
-#define CHAR_CLASS(name, test) BUILTIN(name) { return BOOL(test((wint_t)char_arg(v, #name, argv[0]))); }
-CHAR_CLASS(alphabetic, iswalpha)
-CHAR_CLASS(whitespace, iswspace)
-CHAR_CLASS(upper_case, iswupper)
-CHAR_CLASS(lower_case, iswlower)
+BUILTIN(is_char, "char?", 1, 1) { return BOOL(IS_CHAR(argv[0])); }
+BUILTIN(char_to_integer, "char->integer", 1, 1) { return FIX(char_arg(v, "char->integer", argv[0])); }
+BUILTIN(integer_to_char, "integer->char", 1, 1) { return CHAR(index_arg(v, "integer->char", argv[0], 0x10FFFF)); }
+#define CHAR_CLASS(name, text, test) BUILTIN(name, text, 1, 1) { return BOOL(test((wint_t)char_arg(v, text, argv[0]))); }
+CHAR_CLASS(alphabetic, "char-alphabetic?", iswalpha)
+CHAR_CLASS(whitespace, "char-whitespace?", iswspace)
+CHAR_CLASS(upper_case, "char-upper-case?", iswupper)
+CHAR_CLASS(lower_case, "char-lower-case?", iswlower)
 static int is_digit(wint_t c) { return c >= '0' && c <= '9'; }
-CHAR_CLASS(numeric, is_digit)
-BUILTIN(digit_value) {
+CHAR_CLASS(numeric, "char-numeric?", is_digit)
+BUILTIN(digit_value, "digit-value", 1, 1) {
     uint32_t c = char_arg(v, "digit-value", argv[0]);
     return is_digit((wint_t)c) ? FIX(c - '0') : FALSE;
 }
-BUILTIN(char_upcase) { return CHAR(up(char_arg(v, "char-upcase", argv[0]))); }
-BUILTIN(char_downcase) { return CHAR(down(char_arg(v, "char-downcase", argv[0]))); }
+BUILTIN(char_upcase, "char-upcase", 1, 1) { return CHAR(up(char_arg(v, "char-upcase", argv[0]))); }
+BUILTIN(char_downcase, "char-downcase", 1, 1) { return CHAR(down(char_arg(v, "char-downcase", argv[0]))); }
+ALSO(char_downcase, 1, "char-foldcase", 1, 1)
 
 static int compare_strings(Value a, Value b, uint32_t (*fold)(uint32_t)) {
     for (int64_t i = 0; i < LENGTH(a) && i < LENGTH(b); i++) {
@@ -47,60 +48,58 @@ static int compare_strings(Value a, Value b, uint32_t (*fold)(uint32_t)) {
     }
     return LENGTH(a) < LENGTH(b) ? -1 : LENGTH(a) > LENGTH(b);
 }
-#define COMPARISONS(name, op)                                                                                           \
+#define COMPARISONS(name, op, sign)                                                                                           \
     static Value chars_##name(vm *v, int argc, Value *argv, uint32_t (*fold)(uint32_t)) {                               \
         bool ok = true;                                                                                                 \
         for (int i = 0; i + 1 < argc; i++)                                                                              \
-            if (!(fold(char_arg(v, "char" #op, argv[i])) op fold(char_arg(v, "char" #op, argv[i + 1])))) ok = false;    \
+            if (!(fold(char_arg(v, "char" sign, argv[i])) op fold(char_arg(v, "char" sign, argv[i + 1])))) ok = false;    \
         return BOOL(ok);                                                                                                \
     }                                                                                                                   \
     static Value strings_##name(vm *v, int argc, Value *argv, uint32_t (*fold)(uint32_t)) {                             \
         bool ok = true;                                                                                                 \
         for (int i = 0; i + 1 < argc; i++)                                                                              \
-            if (!(compare_strings(string_arg(v, "string" #op, argv[i]), string_arg(v, "string" #op, argv[i + 1]), fold) op 0)) ok = false; \
+            if (!(compare_strings(string_arg(v, "string" sign, argv[i]), string_arg(v, "string" sign, argv[i + 1]), fold) op 0)) ok = false; \
         return BOOL(ok);                                                                                                \
     }                                                                                                                   \
-    BUILTIN(char_##name) { return chars_##name(v, argc, argv, same); }                                                  \
-    BUILTIN(char_ci_##name) { return chars_##name(v, argc, argv, down); }                                               \
-    BUILTIN(string_##name) { return strings_##name(v, argc, argv, same); }                                              \
-    BUILTIN(string_ci_##name) { return strings_##name(v, argc, argv, down); }
-COMPARISONS(eq, ==) COMPARISONS(lt, <) COMPARISONS(gt, >) COMPARISONS(le, <=) COMPARISONS(ge, >=)
-#define COMPARISON_ENTRIES(name, op)                                                                                    \
-    {"char" op, b_char_##name, 1, -1, 0}, {"char-ci" op, b_char_ci_##name, 1, -1, 0}, {"string" op, b_string_##name, 1, -1, 0}, \
-    {"string-ci" op, b_string_ci_##name, 1, -1, 0}
+    BUILTIN(char_##name, "char" sign, 1, -1) { return chars_##name(v, argc, argv, same); }                                                  \
+    BUILTIN(char_ci_##name, "char-ci" sign, 1, -1) { return chars_##name(v, argc, argv, down); }                                               \
+    BUILTIN(string_##name, "string" sign, 1, -1) { return strings_##name(v, argc, argv, same); }                                              \
+    BUILTIN(string_ci_##name, "string-ci" sign, 1, -1) { return strings_##name(v, argc, argv, down); }
+COMPARISONS(eq, ==, "=?") COMPARISONS(lt, <, "<?") COMPARISONS(gt, >, ">?") COMPARISONS(le, <=, "<=?") COMPARISONS(ge, >=, ">=?")
 
 /* ---- strings ---- */
-BUILTIN(is_string) { return BOOL(IS(argv[0], T_STRING)); }
-BUILTIN(make_string) {
+BUILTIN(is_string, "string?", 1, 1) { return BOOL(IS(argv[0], T_STRING)); }
+BUILTIN(make_string, "make-string", 1, 2) {
     int64_t n = index_arg(v, "make-string", argv[0], (int64_t)1 << 50);
     return make_string(v, n, argc > 1 ? char_arg(v, "make-string", argv[1]) : ' ');
 }
-BUILTIN(string) {
+BUILTIN(string, "string", 0, -1) {
     for (int i = 0; i < argc; i++) char_arg(v, "string", argv[i]);
     Value s = make_string(v, argc, 0);
     for (int i = 0; i < argc; i++) STRING(s)->ch[i] = UNCHAR(argv[i]);
     return s;
 }
-BUILTIN(string_length) { return FIX(LENGTH(string_arg(v, "string-length", argv[0]))); }
-BUILTIN(string_ref) { return CHAR(STRING(argv[0])->ch[index_arg(v, "string-ref", argv[1], LENGTH(string_arg(v, "string-ref", argv[0])) - 1)]); }
-BUILTIN(string_set) {
+BUILTIN(string_length, "string-length", 1, 1) { return FIX(LENGTH(string_arg(v, "string-length", argv[0]))); }
+BUILTIN(string_ref, "string-ref", 2, 2) { return CHAR(STRING(argv[0])->ch[index_arg(v, "string-ref", argv[1], LENGTH(string_arg(v, "string-ref", argv[0])) - 1)]); }
+BUILTIN(string_set, "string-set!", 3, 3) {
     int64_t i = index_arg(v, "string-set!", argv[1], LENGTH(string_arg(v, "string-set!", argv[0])) - 1);
     STRING(argv[0])->ch[i] = char_arg(v, "string-set!", argv[2]);
     return UNSPECIFIED;
 }
-BUILTIN(substring) {
+BUILTIN(substring, "substring", 2, 3) {
     int64_t start, end;
     range_args(v, "substring", argc, argv, 1, LENGTH(string_arg(v, "substring", argv[0])), &start, &end);
     return substring(v, argv[0], start, end);
 }
-BUILTIN(string_append) {
+ALSO(substring, 2, "string-copy", 1, 3)
+BUILTIN(string_append, "string-append", 0, -1) {
     int64_t n = 0, at = 0;
     for (int i = 0; i < argc; i++) n += LENGTH(string_arg(v, "string-append", argv[i]));
     Value s = make_string(v, n, 0);
     for (int i = 0; i < argc; at += LENGTH(argv[i++])) memcpy(STRING(s)->ch + at, STRING(argv[i])->ch, (size_t)LENGTH(argv[i]) * 4);
     return s;
 }
-BUILTIN(string_to_list) {
+BUILTIN(string_to_list, "string->list", 1, 3) {
     int64_t start, end;
     range_args(v, "string->list", argc, argv, 1, LENGTH(string_arg(v, "string->list", argv[0])), &start, &end);
     Value *base = v->sp;
@@ -108,21 +107,21 @@ BUILTIN(string_to_list) {
     while (end-- > start) *base = cons_unrooted(v, CHAR(STRING(argv[0])->ch[end]), *base);
     return *base;
 }
-BUILTIN(list_to_string) {
+BUILTIN(list_to_string, "list->string", 1, 1) {
     int64_t n = list_length(argv[0]);
     if (n < 0) fail_type(v, "list->string", "a list", argv[0]);
     Value s = make_string(v, n, 0), l = argv[0];
     for (int64_t i = 0; i < n; i++, l = CDR(l)) STRING(s)->ch[i] = char_arg(v, "list->string", CAR(l));
     return s;
 }
-BUILTIN(string_to_vector) {
+BUILTIN(string_to_vector, "string->vector", 1, 3) {
     int64_t start, end;
     range_args(v, "string->vector", argc, argv, 1, LENGTH(string_arg(v, "string->vector", argv[0])), &start, &end);
     Value r = make_object(v, T_VECTOR, end - start, 0);
     for (int64_t i = start; i < end; i++) FIELD(r, i - start) = CHAR(STRING(argv[0])->ch[i]);
     return r;
 }
-BUILTIN(vector_to_string) {
+BUILTIN(vector_to_string, "vector->string", 1, 3) {
     int64_t start, end;
     if (!IS(argv[0], T_VECTOR)) fail_type(v, "vector->string", "a vector", argv[0]);
     range_args(v, "vector->string", argc, argv, 1, LENGTH(argv[0]), &start, &end);
@@ -130,13 +129,13 @@ BUILTIN(vector_to_string) {
     for (int64_t i = start; i < end; i++) STRING(r)->ch[i - start] = char_arg(v, "vector->string", FIELD(argv[0], i));
     return r;
 }
-BUILTIN(string_fill) {
+BUILTIN(string_fill, "string-fill!", 2, 4) {
     int64_t start, end;
     range_args(v, "string-fill!", argc, argv, 2, LENGTH(string_arg(v, "string-fill!", argv[0])), &start, &end);
     for (uint32_t c = char_arg(v, "string-fill!", argv[1]); start < end; start++) STRING(argv[0])->ch[start] = c;
     return UNSPECIFIED;
 }
-BUILTIN(string_copy_to) { /* (string-copy! to at from [start end]) */
+BUILTIN(string_copy_to, "string-copy!", 3, 5) { /* (string-copy! to at from [start end]) */
     int64_t start, end, at = index_arg(v, "string-copy!", argv[1], LENGTH(string_arg(v, "string-copy!", argv[0])));
     range_args(v, "string-copy!", argc, argv, 3, LENGTH(string_arg(v, "string-copy!", argv[2])), &start, &end);
     if (end - start > LENGTH(argv[0]) - at) fail(v, "string-copy!", "no room", 1, argv[1]);
@@ -148,15 +147,16 @@ static Value mapped(vm *v, const char *who, Value s, uint32_t (*f)(uint32_t)) {
     for (int64_t i = 0; i < LENGTH(r); i++) STRING(r)->ch[i] = f(STRING(r)->ch[i]);
     return r;
 }
-BUILTIN(string_upcase) { return mapped(v, "string-upcase", argv[0], up); }
-BUILTIN(string_downcase) { return mapped(v, "string-downcase", argv[0], down); }
-BUILTIN(string_search) { /* (string-search-forward pattern string start) */
+BUILTIN(string_upcase, "string-upcase", 1, 1) { return mapped(v, "string-upcase", argv[0], up); }
+BUILTIN(string_downcase, "string-downcase", 1, 1) { return mapped(v, "string-downcase", argv[0], down); }
+ALSO(string_downcase, 3, "string-foldcase", 1, 1)
+BUILTIN(string_search, "string-search-forward", 3, 3) { /* (string-search-forward pattern string start) */
     int64_t n = LENGTH(string_arg(v, "string-search-forward", argv[0])), m = LENGTH(string_arg(v, "string-search-forward", argv[1]));
     for (int64_t i = index_arg(v, "string-search-forward", argv[2], m); i + n <= m; i++)
         if (memcmp(STRING(argv[1])->ch + i, STRING(argv[0])->ch, (size_t)n * 4) == 0) return FIX(i);
     return FALSE;
 }
-BUILTIN(string_to_utf8) {
+BUILTIN(string_to_utf8, "string->utf8", 1, 3) {
     int64_t start, end;
     range_args(v, "string->utf8", argc, argv, 1, LENGTH(string_arg(v, "string->utf8", argv[0])), &start, &end);
     int64_t n = 0;
@@ -170,26 +170,9 @@ BUILTIN(string_to_utf8) {
     }
     return b;
 }
-BUILTIN(utf8_to_string) {
+BUILTIN(utf8_to_string, "utf8->string", 1, 3) {
     int64_t start, end;
     if (!IS(argv[0], T_BYTES)) fail_type(v, "utf8->string", "a bytevector", argv[0]);
     range_args(v, "utf8->string", argc, argv, 1, LENGTH(argv[0]), &start, &end);
     return string_from(v, (const char *)BYTES(argv[0])->at + start, (size_t)(end - start));
 }
-
-static const struct builtin table[] = {
-    COMPARISON_ENTRIES(eq, "=?"), COMPARISON_ENTRIES(lt, "<?"), COMPARISON_ENTRIES(gt, ">?"), COMPARISON_ENTRIES(le, "<=?"),
-    COMPARISON_ENTRIES(ge, ">=?"), {"char?", b_is_char, 1, 1, 0}, {"char->integer", b_char_to_integer, 1, 1, 0},
-    {"integer->char", b_integer_to_char, 1, 1, 0}, {"char-alphabetic?", b_alphabetic, 1, 1, 0}, {"char-whitespace?", b_whitespace, 1, 1, 0},
-    {"char-upper-case?", b_upper_case, 1, 1, 0}, {"char-lower-case?", b_lower_case, 1, 1, 0}, {"char-numeric?", b_numeric, 1, 1, 0},
-    {"digit-value", b_digit_value, 1, 1, 0}, {"char-upcase", b_char_upcase, 1, 1, 0}, {"char-downcase", b_char_downcase, 1, 1, 0},
-    {"char-foldcase", b_char_downcase, 1, 1, 0}, {"string?", b_is_string, 1, 1, 0}, {"make-string", b_make_string, 1, 2, 0},
-    {"string", b_string, 0, -1, 0}, {"string-length", b_string_length, 1, 1, 0}, {"string-ref", b_string_ref, 2, 2, 0},
-    {"string-set!", b_string_set, 3, 3, 0}, {"substring", b_substring, 2, 3, 0}, {"string-copy", b_substring, 1, 3, 0},
-    {"string-append", b_string_append, 0, -1, 0}, {"string->list", b_string_to_list, 1, 3, 0}, {"list->string", b_list_to_string, 1, 1, 0},
-    {"string->vector", b_string_to_vector, 1, 3, 0}, {"vector->string", b_vector_to_string, 1, 3, 0}, {"string-fill!", b_string_fill, 2, 4, 0},
-    {"string-copy!", b_string_copy_to, 3, 5, 0}, {"string-upcase", b_string_upcase, 1, 1, 0}, {"string-downcase", b_string_downcase, 1, 1, 0},
-    {"string-foldcase", b_string_downcase, 1, 1, 0}, {"string-search-forward", b_string_search, 3, 3, 0},
-    {"string->utf8", b_string_to_utf8, 1, 3, 0}, {"utf8->string", b_utf8_to_string, 1, 3, 0},
-};
-void boot_strings(vm *v) { DEFINE_BUILTINS(v, table); }

@@ -86,7 +86,7 @@ static Value table_new(vm *v, int kind) {
 }
 
 /* The comparison procedure chooses among the four built in; any other compares as equal?. */
-BUILTIN(make) {
+BUILTIN(make, "make-hash-table", 0, -1) {
     int kind = BY_EQUAL;
     if (argc > 0 && IS_PROC_TYPE(argv[0], T_BUILTIN)) {
         const char *name = PRIMITIVE(argv[0])->def->name;
@@ -94,14 +94,16 @@ BUILTIN(make) {
     }
     return table_new(v, kind);
 }
-BUILTIN(is_table) { return BOOL(IS(argv[0], T_TABLE)); }
-BUILTIN(ref) { /* (%hash-table-ref table key absent) */
+BUILTIN(is_table, "hash-table?", 1, 1) { return BOOL(IS(argv[0], T_TABLE)); }
+BUILTIN(ref, "%hash-table-ref", 3, 3) { /* (%hash-table-ref table key absent) */
     Value e = find(v, table_arg(v, "hash-table-ref", argv[0]), argv[1]);
     return e == FALSE ? argv[2] : CDR(e);
 }
-BUILTIN(contains) { return BOOL(find(v, table_arg(v, "hash-table-contains?", argv[0]), argv[1]) != FALSE); }
-BUILTIN(set) { return set(v, table_arg(v, "hash-table-set!", argv[0]), argv[1], argv[2]), UNSPECIFIED; }
-BUILTIN(delete) {
+ALSO(ref, 1, "hash-table-ref/default", 3, 3)
+BUILTIN(contains, "hash-table-contains?", 2, 2) { return BOOL(find(v, table_arg(v, "hash-table-contains?", argv[0]), argv[1]) != FALSE); }
+ALSO(contains, 2, "hash-table-exists?", 2, 2)
+BUILTIN(set, "hash-table-set!", 3, 3) { return set(v, table_arg(v, "hash-table-set!", argv[0]), argv[1], argv[2]), UNSPECIFIED; }
+BUILTIN(delete, "hash-table-delete!", 2, 2) {
     struct table *t = TABLE(table_arg(v, "hash-table-delete!", argv[0]));
     struct vector *buckets = t->buckets;
     Value *bucket = bucket_of(buckets, t->kind, argv[1]), before = 0;
@@ -114,7 +116,8 @@ BUILTIN(delete) {
     }
     return FALSE;
 }
-BUILTIN(count) { return FIX((int64_t)TABLE(table_arg(v, "hash-table-size", argv[0]))->count); }
+BUILTIN(count, "hash-table-size", 1, 1) { return FIX((int64_t)TABLE(table_arg(v, "hash-table-size", argv[0]))->count); }
+ALSO(count, 3, "hash-table-count", 1, 1)
 enum { KEYS, VALUES, ENTRIES };
 static Value contents(vm *v, Value table, int what) {
     Value *base = v->sp;
@@ -129,17 +132,17 @@ static Value contents(vm *v, Value table, int what) {
         }
     return base[0];
 }
-BUILTIN(keys) { return contents(v, table_arg(v, "hash-table-keys", argv[0]), KEYS); }
-BUILTIN(values) { return contents(v, table_arg(v, "hash-table-values", argv[0]), VALUES); }
-BUILTIN(to_alist) { return contents(v, table_arg(v, "hash-table->alist", argv[0]), ENTRIES); }
-BUILTIN(clear) {
+BUILTIN(keys, "hash-table-keys", 1, 1) { return contents(v, table_arg(v, "hash-table-keys", argv[0]), KEYS); }
+BUILTIN(values, "hash-table-values", 1, 1) { return contents(v, table_arg(v, "hash-table-values", argv[0]), VALUES); }
+BUILTIN(to_alist, "hash-table->alist", 1, 1) { return contents(v, table_arg(v, "hash-table->alist", argv[0]), ENTRIES); }
+BUILTIN(clear, "hash-table-clear!", 1, 1) {
     struct table *t = TABLE(table_arg(v, "hash-table-clear!", argv[0]));
     struct vector *empty = ADDRESS(make_object(v, T_VECTOR, FIRST_BUCKETS, NIL));
     besom_write(v->m, t, &t->buckets, empty);
     t->count = 0;
     return UNSPECIFIED;
 }
-BUILTIN(copy) {
+BUILTIN(copy, "hash-table-copy", 1, 2) {
     Value *base = v->sp, copy = hold(v, table_new(v, TABLE(table_arg(v, "hash-table-copy", argv[0]))->kind));
     Value entries = hold(v, contents(v, argv[0], ENTRIES));
     for (; entries != NIL; entries = CDR(entries)) set(v, copy, CAR(CAR(entries)), CDR(CAR(entries)));
@@ -150,18 +153,10 @@ static Value hash_result(Value h, int argc, Value *argv) {
     h &= (uint64_t)FIXNUM_MAX - 1;
     return FIX((int64_t)(argc > 1 && IS_FIX(argv[1]) && UNFIX(argv[1]) > 0 ? h % (uint64_t)UNFIX(argv[1]) : h));
 }
-BUILTIN(hash) { return hash_result(hash_equal(argv[0]), argc, argv); }
-BUILTIN(hash_by_identity) { return hash_result(mix(argv[0]), argc, argv); }
+BUILTIN(hash, "hash", 1, 2) { return hash_result(hash_equal(argv[0]), argc, argv); }
+ALSO(hash, 4, "equal-hash", 1, 2) ALSO(hash, 5, "string-hash", 1, 2)
+BUILTIN(hash_by_identity, "hash-by-identity", 1, 2) { return hash_result(mix(argv[0]), argc, argv); }
 
-static const struct builtin table[] = {
-    {"make-hash-table", b_make, 0, -1, 0}, {"hash-table?", b_is_table, 1, 1, 0}, {"%hash-table-ref", b_ref, 3, 3, 0},
-    {"hash-table-ref/default", b_ref, 3, 3, 0}, {"hash-table-contains?", b_contains, 2, 2, 0}, {"hash-table-exists?", b_contains, 2, 2, 0},
-    {"hash-table-set!", b_set, 3, 3, 0}, {"hash-table-delete!", b_delete, 2, 2, 0}, {"hash-table-size", b_count, 1, 1, 0},
-    {"hash-table-count", b_count, 1, 1, 0}, {"hash-table-keys", b_keys, 1, 1, 0}, {"hash-table-values", b_values, 1, 1, 0},
-    {"hash-table->alist", b_to_alist, 1, 1, 0}, {"hash-table-clear!", b_clear, 1, 1, 0}, {"hash-table-copy", b_copy, 1, 2, 0},
-    {"hash", b_hash, 1, 2, 0}, {"equal-hash", b_hash, 1, 2, 0}, {"string-hash", b_hash, 1, 2, 0}, {"hash-by-identity", b_hash_by_identity, 1, 2, 0},
-};
-void boot_tables(vm *v) {
+void boot_tables(void) {
     if (BESOM_LAYOUT(heap, &table_layout, struct table, buckets) != BESOM_OK) abort();
-    DEFINE_BUILTINS(v, table);
 }

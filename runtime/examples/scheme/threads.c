@@ -87,14 +87,14 @@ static void *run(void *argument) {
     return NULL;
 }
 
-BUILTIN(make_thread) {
+BUILTIN(make_thread, "make-thread", 1, 2) {
     if (!IS_PROC(argv[0])) fail_type(v, "make-thread", "a procedure", argv[0]);
     return thread_new(v, argv[0], argc > 1 ? argv[1] : FALSE);
 }
-BUILTIN(is_thread) { return BOOL(IS(argv[0], T_THREAD)); }
-BUILTIN(current) { return v->stack[REG_THREAD]; }
-BUILTIN(thread_name) { return FIELD(thread_arg(v, "thread-name", argv[0]), THREAD_NAME); }
-BUILTIN(start) {
+BUILTIN(is_thread, "thread?", 1, 1) { return BOOL(IS(argv[0], T_THREAD)); }
+BUILTIN(current, "current-thread", 0, 0) { return v->stack[REG_THREAD]; }
+BUILTIN(thread_name, "thread-name", 1, 1) { return FIELD(thread_arg(v, "thread-name", argv[0]), THREAD_NAME); }
+BUILTIN(start, "thread-start!", 1, 1) {
     Value t = thread_arg(v, "thread-start!", argv[0]);
     pthread_t id;
     pthread_mutex_lock(&big);
@@ -113,7 +113,7 @@ BUILTIN(start) {
     pthread_detach(id);
     return t;
 }
-BUILTIN(join) { /* (%thread-join thread timeout-or-#f): (state . result) */
+BUILTIN(join, "%thread-join", 2, 2) { /* (%thread-join thread timeout-or-#f): (state . result) */
     Value t = thread_arg(v, "thread-join!", argv[0]);
     struct timespec until;
     bool timed = argv[1] != FALSE, in_time = true;
@@ -123,13 +123,13 @@ BUILTIN(join) { /* (%thread-join thread timeout-or-#f): (state . result) */
     pthread_mutex_unlock(&big);
     return cons(v, FIELD(t, THREAD_STATE), FIELD(t, THREAD_RESULT));
 }
-BUILTIN(yield) {
+BUILTIN(yield, "thread-yield!", 0, 0) {
     besom_block(v->m);
     sched_yield();
     besom_unblock(v->m);
     return UNSPECIFIED;
 }
-BUILTIN(sleep) {
+BUILTIN(sleep, "thread-sleep!", 1, 1) {
     struct timespec until = deadline(v, argv[0]);
     besom_block(v->m);
     while (clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &until, NULL) == EINTR) {}
@@ -144,17 +144,17 @@ static Value mutex_take(vm *v, Value m, const struct timespec *until) { /* with 
     store(v, m, &FIELD(m, MUTEX_OWNER), v->stack[REG_THREAD]);
     return TRUE;
 }
-BUILTIN(make_mutex) {
+BUILTIN(make_mutex, "make-mutex", 0, 1) {
     Value m = make_object(v, T_MUTEX, MUTEX_FIELDS, FALSE);
     if (argc) FIELD(m, MUTEX_NAME) = argv[0];
     return m;
 }
-BUILTIN(is_mutex) { return BOOL(IS(argv[0], T_MUTEX)); }
-BUILTIN(mutex_state) {
+BUILTIN(is_mutex, "mutex?", 1, 1) { return BOOL(IS(argv[0], T_MUTEX)); }
+BUILTIN(mutex_state, "mutex-state", 1, 1) {
     Value o = FIELD(mutex_arg(v, "mutex-state", argv[0]), MUTEX_OWNER);
     return o == FALSE ? symbol(v, "not-abandoned") : o;
 }
-BUILTIN(mutex_lock) {
+BUILTIN(mutex_lock, "mutex-lock!", 1, 3) {
     Value m = mutex_arg(v, "mutex-lock!", argv[0]), r;
     struct timespec until;
     bool timed = argc > 1 && argv[1] != FALSE;
@@ -165,7 +165,7 @@ BUILTIN(mutex_lock) {
     return r;
 }
 /* A waiter takes the condition variable's count as it is and waits for it to change; signal lets everyone look. */
-BUILTIN(mutex_unlock) { /* (mutex-unlock! mutex [condition-variable [timeout]]) */
+BUILTIN(mutex_unlock, "mutex-unlock!", 1, 3) { /* (mutex-unlock! mutex [condition-variable [timeout]]) */
     Value m = mutex_arg(v, "mutex-unlock!", argv[0]), r = TRUE;
     bool wait = argc > 1 && argv[1] != FALSE, timed = argc > 2 && argv[2] != FALSE, in_time = true;
     struct timespec until;
@@ -182,8 +182,8 @@ BUILTIN(mutex_unlock) { /* (mutex-unlock! mutex [condition-variable [timeout]]) 
     pthread_mutex_unlock(&big);
     return r;
 }
-BUILTIN(make_condvar) { return make_object(v, T_CONDVAR, 1, FIX(0)); }
-BUILTIN(signal) {
+BUILTIN(make_condvar, "make-condition-variable", 0, 1) { return make_object(v, T_CONDVAR, 1, FIX(0)); }
+BUILTIN(signal, "condition-variable-signal!", 1, 1) {
     if (!IS(argv[0], T_CONDVAR)) fail_type(v, NULL, "a condition variable", argv[0]);
     pthread_mutex_lock(&big);
     FIELD(argv[0], 0) += FIX(1); /* a fixnum over a fixnum: no barrier */
@@ -191,16 +191,8 @@ BUILTIN(signal) {
     pthread_mutex_unlock(&big);
     return UNSPECIFIED;
 }
+ALSO(signal, 1, "condition-variable-broadcast!", 1, 1)
 
-static const struct builtin table[] = {
-    {"make-thread", b_make_thread, 1, 2, 0}, {"thread?", b_is_thread, 1, 1, 0}, {"current-thread", b_current, 0, 0, 0},
-    {"thread-name", b_thread_name, 1, 1, 0}, {"thread-start!", b_start, 1, 1, 0}, {"%thread-join", b_join, 2, 2, 0},
-    {"thread-yield!", b_yield, 0, 0, 0}, {"thread-sleep!", b_sleep, 1, 1, 0}, {"make-mutex", b_make_mutex, 0, 1, 0},
-    {"mutex?", b_is_mutex, 1, 1, 0}, {"mutex-state", b_mutex_state, 1, 1, 0}, {"mutex-lock!", b_mutex_lock, 1, 3, 0},
-    {"mutex-unlock!", b_mutex_unlock, 1, 3, 0}, {"make-condition-variable", b_make_condvar, 0, 1, 0},
-    {"condition-variable-signal!", b_signal, 1, 1, 0}, {"condition-variable-broadcast!", b_signal, 1, 1, 0},
-};
 void boot_threads(vm *v) {
-    DEFINE_BUILTINS(v, table);
     v->stack[REG_THREAD] = thread_new(v, FALSE, symbol(v, "main"));
 }

@@ -10,52 +10,52 @@ static Value bytes_arg(vm *v, const char *who, Value x) {
     return x;
 }
 
-BUILTIN(is_vector) { return BOOL(IS(argv[0], T_VECTOR)); }
-BUILTIN(make_vector) {
+BUILTIN(is_vector, "vector?", 1, 1) { return BOOL(IS(argv[0], T_VECTOR)); }
+BUILTIN(make_vector, "make-vector", 1, 2) {
     int64_t n = index_arg(v, "make-vector", argv[0], (int64_t)1 << 50);
     return make_object(v, T_VECTOR, n, argc > 1 ? argv[1] : UNSPECIFIED);
 }
-BUILTIN(vector) {
+BUILTIN(vector, "vector", 0, -1) {
     Value r = make_object(v, T_VECTOR, argc, 0);
     if (argc) memcpy(VECTOR(r)->item, argv, (size_t)argc * sizeof(Value)); /* first stores */
     return r;
 }
-BUILTIN(vector_length) { return FIX(LENGTH(vector_arg(v, "vector-length", argv[0]))); }
-BUILTIN(vector_ref) { return FIELD(argv[0], index_arg(v, "vector-ref", argv[1], LENGTH(vector_arg(v, "vector-ref", argv[0])) - 1)); }
-BUILTIN(vector_set) {
+BUILTIN(vector_length, "vector-length", 1, 1) { return FIX(LENGTH(vector_arg(v, "vector-length", argv[0]))); }
+BUILTIN(vector_ref, "vector-ref", 2, 2) { return FIELD(argv[0], index_arg(v, "vector-ref", argv[1], LENGTH(vector_arg(v, "vector-ref", argv[0])) - 1)); }
+BUILTIN(vector_set, "vector-set!", 3, 3) {
     int64_t i = index_arg(v, "vector-set!", argv[1], LENGTH(vector_arg(v, "vector-set!", argv[0])) - 1);
     return store(v, argv[0], &FIELD(argv[0], i), argv[2]), UNSPECIFIED;
 }
-BUILTIN(vector_to_list) {
+BUILTIN(vector_to_list, "vector->list", 1, 3) {
     int64_t start, end;
     range_args(v, "vector->list", argc, argv, 1, LENGTH(vector_arg(v, "vector->list", argv[0])), &start, &end);
     return list_from(v, (int)(end - start), VECTOR(argv[0])->item + start, NIL);
 }
-BUILTIN(list_to_vector) {
+BUILTIN(list_to_vector, "list->vector", 1, 1) {
     if (list_length(argv[0]) < 0) fail_type(v, "list->vector", "a list", argv[0]);
     return list_to_vector(v, argv[0]);
 }
-BUILTIN(vector_fill) {
+BUILTIN(vector_fill, "vector-fill!", 2, 4) {
     int64_t start, end;
     range_args(v, "vector-fill!", argc, argv, 2, LENGTH(vector_arg(v, "vector-fill!", argv[0])), &start, &end);
     for (; start < end; start++) store(v, argv[0], &FIELD(argv[0], start), argv[1]);
     return UNSPECIFIED;
 }
-BUILTIN(vector_copy) {
+BUILTIN(vector_copy, "vector-copy", 1, 3) {
     int64_t start, end;
     range_args(v, "vector-copy", argc, argv, 1, LENGTH(vector_arg(v, "vector-copy", argv[0])), &start, &end);
     Value r = make_object(v, T_VECTOR, end - start, 0);
     memcpy(VECTOR(r)->item, VECTOR(argv[0])->item + start, (size_t)(end - start) * sizeof(Value));
     return r;
 }
-BUILTIN(vector_copy_to) {
+BUILTIN(vector_copy_to, "vector-copy!", 3, 5) {
     int64_t start, end, at = index_arg(v, "vector-copy!", argv[1], LENGTH(vector_arg(v, "vector-copy!", argv[0])));
     range_args(v, "vector-copy!", argc, argv, 3, LENGTH(vector_arg(v, "vector-copy!", argv[2])), &start, &end);
     if (end - start > LENGTH(argv[0]) - at) fail(v, "vector-copy!", "no room", 1, argv[1]);
     besom_write_range(v->m, VECTOR(argv[0]), &FIELD(argv[0], at), &FIELD(argv[2], start), (size_t)(end - start));
     return UNSPECIFIED;
 }
-BUILTIN(vector_append) {
+BUILTIN(vector_append, "vector-append", 0, -1) {
     int64_t n = 0, at = 0;
     for (int i = 0; i < argc; i++) n += LENGTH(vector_arg(v, "vector-append", argv[i]));
     Value r = make_object(v, T_VECTOR, n, 0);
@@ -63,65 +63,53 @@ BUILTIN(vector_append) {
     return r;
 }
 
-BUILTIN(is_bytes) { return BOOL(IS(argv[0], T_BYTES)); }
-BUILTIN(make_bytes) {
+BUILTIN(is_bytes, "bytevector?", 1, 1) { return BOOL(IS(argv[0], T_BYTES)); }
+BUILTIN(make_bytes, "make-bytevector", 1, 2) {
     uint8_t fill = argc > 1 ? (uint8_t)index_arg(v, "make-bytevector", argv[1], 255) : 0;
     int64_t n = index_arg(v, "make-bytevector", argv[0], (int64_t)1 << 50);
     Value b = make_bytes(v, n);
     if (fill) memset(BYTES(b)->at, fill, (size_t)n);
     return b;
 }
-BUILTIN(bytes) {
+BUILTIN(bytes, "bytevector", 0, -1) {
     for (int i = 0; i < argc; i++) index_arg(v, "bytevector", argv[i], 255);
     Value b = make_bytes(v, argc);
     for (int i = 0; i < argc; i++) BYTES(b)->at[i] = (uint8_t)UNFIX(argv[i]);
     return b;
 }
-BUILTIN(bytes_length) { return FIX(LENGTH(bytes_arg(v, "bytevector-length", argv[0]))); }
-BUILTIN(bytes_ref) {
+BUILTIN(bytes_length, "bytevector-length", 1, 1) { return FIX(LENGTH(bytes_arg(v, "bytevector-length", argv[0]))); }
+BUILTIN(bytes_ref, "bytevector-u8-ref", 2, 2) {
     return FIX(BYTES(argv[0])->at[index_arg(v, "bytevector-u8-ref", argv[1], LENGTH(bytes_arg(v, "bytevector-u8-ref", argv[0])) - 1)]);
 }
-BUILTIN(bytes_set) {
+BUILTIN(bytes_set, "bytevector-u8-set!", 3, 3) {
     int64_t i = index_arg(v, "bytevector-u8-set!", argv[1], LENGTH(bytes_arg(v, "bytevector-u8-set!", argv[0])) - 1);
     BYTES(argv[0])->at[i] = (uint8_t)index_arg(v, "bytevector-u8-set!", argv[2], 255);
     return UNSPECIFIED;
 }
-BUILTIN(bytes_copy) {
+BUILTIN(bytes_copy, "bytevector-copy", 1, 3) {
     int64_t start, end;
     range_args(v, "bytevector-copy", argc, argv, 1, LENGTH(bytes_arg(v, "bytevector-copy", argv[0])), &start, &end);
     Value r = make_bytes(v, end - start);
     memcpy(BYTES(r)->at, BYTES(argv[0])->at + start, (size_t)(end - start));
     return r;
 }
-BUILTIN(bytes_copy_to) {
+BUILTIN(bytes_copy_to, "bytevector-copy!", 3, 5) {
     int64_t start, end, at = index_arg(v, "bytevector-copy!", argv[1], LENGTH(bytes_arg(v, "bytevector-copy!", argv[0])));
     range_args(v, "bytevector-copy!", argc, argv, 3, LENGTH(bytes_arg(v, "bytevector-copy!", argv[2])), &start, &end);
     if (end - start > LENGTH(argv[0]) - at) fail(v, "bytevector-copy!", "no room", 1, argv[1]);
     memmove(BYTES(argv[0])->at + at, BYTES(argv[2])->at + start, (size_t)(end - start));
     return UNSPECIFIED;
 }
-BUILTIN(bytes_append) {
+BUILTIN(bytes_append, "bytevector-append", 0, -1) {
     int64_t n = 0, at = 0;
     for (int i = 0; i < argc; i++) n += LENGTH(bytes_arg(v, "bytevector-append", argv[i]));
     Value r = make_bytes(v, n);
     for (int i = 0; i < argc; at += LENGTH(argv[i++])) memcpy(BYTES(r)->at + at, BYTES(argv[i])->at, (size_t)LENGTH(argv[i]));
     return r;
 }
-BUILTIN(bytes_fill) {
+BUILTIN(bytes_fill, "bytevector-fill!", 2, 4) {
     int64_t start, end;
     range_args(v, "bytevector-fill!", argc, argv, 2, LENGTH(bytes_arg(v, "bytevector-fill!", argv[0])), &start, &end);
     memset(BYTES(argv[0])->at + start, (int)index_arg(v, "bytevector-fill!", argv[1], 255), (size_t)(end - start));
     return UNSPECIFIED;
 }
-
-static const struct builtin table[] = {
-    {"vector?", b_is_vector, 1, 1, 0}, {"make-vector", b_make_vector, 1, 2, 0}, {"vector", b_vector, 0, -1, 0},
-    {"vector-length", b_vector_length, 1, 1, 0}, {"vector-ref", b_vector_ref, 2, 2, 0}, {"vector-set!", b_vector_set, 3, 3, 0},
-    {"vector->list", b_vector_to_list, 1, 3, 0}, {"list->vector", b_list_to_vector, 1, 1, 0}, {"vector-fill!", b_vector_fill, 2, 4, 0},
-    {"vector-copy", b_vector_copy, 1, 3, 0}, {"vector-copy!", b_vector_copy_to, 3, 5, 0}, {"vector-append", b_vector_append, 0, -1, 0},
-    {"bytevector?", b_is_bytes, 1, 1, 0}, {"make-bytevector", b_make_bytes, 1, 2, 0}, {"bytevector", b_bytes, 0, -1, 0},
-    {"bytevector-length", b_bytes_length, 1, 1, 0}, {"bytevector-u8-ref", b_bytes_ref, 2, 2, 0}, {"bytevector-u8-set!", b_bytes_set, 3, 3, 0},
-    {"bytevector-copy", b_bytes_copy, 1, 3, 0}, {"bytevector-copy!", b_bytes_copy_to, 3, 5, 0}, {"bytevector-append", b_bytes_append, 0, -1, 0},
-    {"bytevector-fill!", b_bytes_fill, 2, 4, 0},
-};
-void boot_vectors(vm *v) { DEFINE_BUILTINS(v, table); }
