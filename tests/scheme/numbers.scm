@@ -30,7 +30,6 @@
 (check (list (< 1 2 3) (< 1 3 2) (= 1 1.0) (eqv? 1 1.0) (equal? 1.5 1.5) (eqv? 0. -0.)) '(#t #f #t #f #t #f))
 (check (list (even? 0) (odd? -3) (zero? 0.) (positive? 1) (negative? -1.)) '(#t #t #t #t #t))
 (check (list (exact 3.) (inexact 3) (exact->inexact 1/2)) '(3 3. .5))
-(check (list (bitwise-and 12 10) (bitwise-ior 12 10) (bitwise-xor 12 10) (arithmetic-shift 1 10) (arithmetic-shift -8 -1)) '(8 14 6 1024 -4))
 (check (list (atan 1 1) (exp 0) (log 1)) '(.7853981633974483 1 0.))
 (check (list (number->string 3.0) (* 1.0 0) (+ .1 .2)) '("3.0" 0. .30000000000000004))
 (check (list (- 5) (- 5.) (+) (*) (+ 1 2 3 4) (- 10 1 2)) '(-5 -5. 0 1 10 7))

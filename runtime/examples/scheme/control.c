@@ -143,15 +143,6 @@ BUILTIN(promise_cell, "%promise-cell", 1, 2) {
     return FIELD(argv[0], 0);
 }
 BUILTIN(is_procedure, "procedure?", 1, 1) { return BOOL(IS_PROC(argv[0])); }
-BUILTIN(box, "box", 1, 1) { return make_object(v, T_BOX, 1, argv[0]); }
-BUILTIN(unbox, "unbox", 1, 1) {
-    if (!IS(argv[0], T_BOX)) fail_type(v, "unbox", "a box", argv[0]);
-    return FIELD(argv[0], 0);
-}
-BUILTIN(set_box, "set-box!", 2, 2) {
-    if (!IS(argv[0], T_BOX)) fail_type(v, "set-box!", "a box", argv[0]);
-    return store(v, argv[0], &FIELD(argv[0], 0), argv[1]), UNSPECIFIED;
-}
 
 /* ---- the rest ---- */
 CONTROL(eval, "eval", 1, 2) { return call_with(v, argv, compile(v, argv[0]), 0); }

@@ -180,7 +180,7 @@ Value vector_to_list(vm *v, Value vec) {
 }
 
 /* ---- threads and locks ---- */
-vm *vm_new(size_t stack_bytes) {
+vm *vm_new(size_t stack_bytes) { /* NULL: no memory */
     vm *v = calloc(1, sizeof *v);
     if (!v) return NULL;
     v->stack_bytes = stack_bytes;
@@ -189,12 +189,10 @@ vm *vm_new(size_t stack_bytes) {
     v->limit = v->stack + stack_bytes / sizeof(Value) - STACK_RESERVE;
     for (int i = 0; i < REGISTERS; i++) v->stack[i] = NIL;
     v->sp = v->fp = v->stack + REGISTERS;
-    if (besom_attach(heap, &v->m) != BESOM_OK) {
-        munmap(v->stack, stack_bytes);
-        return free(v), NULL;
+    if (besom_attach(heap, &v->m) == BESOM_OK) {
+        if (besom_stack_set(v->m, v->stack, (void **)&v->sp, BESOM_VALUES) == BESOM_OK) return v;
+        besom_detach(v->m);
     }
-    if (besom_stack_set(v->m, v->stack, (void **)&v->sp, BESOM_VALUES) == BESOM_OK) return v;
-    besom_detach(v->m);
     munmap(v->stack, stack_bytes);
     return free(v), NULL;
 }

@@ -162,9 +162,3 @@ BUILTIN(string_to_symbol, "string->symbol", 1, 1) {
     if (!IS(argv[0], T_STRING)) fail_type(v, "string->symbol", "a string", argv[0]);
     return intern(v, argv[0]);
 }
-BUILTIN(generate_symbol, "generate-symbol", 0, 0) {
-    static int counter;
-    char name[40];
-    snprintf(name, sizeof name, "g%d", __atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED));
-    return symbol(v, name);
-}

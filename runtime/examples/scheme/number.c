@@ -50,7 +50,6 @@ static Value divide(vm *v, const char *who, int what, Value x, Value y) {
 }
 Value number_quotient(vm *v, Value x, Value y) { return divide(v, "quotient", QUOTIENT, x, y); }
 Value number_remainder(vm *v, Value x, Value y) { return divide(v, "remainder", REMAINDER, x, y); }
-Value number_modulo(vm *v, Value x, Value y) { return divide(v, "modulo", MODULO, x, y); }
 
 /* ---- text ---- */
 Value parse_number(vm *v, const char *s, int radix) {
@@ -188,7 +187,6 @@ BUILTIN(is_rational, "rational?", 1, 1) { return BOOL(IS_FIX(argv[0]) || (IS_FLO
 BUILTIN(is_exact, "exact?", 1, 1) { return to_double(v, "exact?", argv[0]), BOOL(IS_FIX(argv[0])); }
 BUILTIN(is_inexact, "inexact?", 1, 1) { return to_double(v, "inexact?", argv[0]), BOOL(IS_FLONUM(argv[0])); }
 BUILTIN(is_exact_integer, "exact-integer?", 1, 1) { return BOOL(IS_FIX(argv[0])); }
-ALSO(is_exact_integer, 6, "exact-rational?", 1, 1)
 BUILTIN(is_nan, "nan?", 1, 1) { return BOOL(isnan(to_double(v, "nan?", argv[0]))); }
 BUILTIN(is_infinite, "infinite?", 1, 1) { return BOOL(isinf(to_double(v, "infinite?", argv[0]))); }
 BUILTIN(is_finite, "finite?", 1, 1) { return BOOL(isfinite(to_double(v, "finite?", argv[0]))); }
@@ -296,31 +294,6 @@ BUILTIN(lcm, "lcm", 0, -1) {
         r = number_mul(v, FIX(UNFIX(r) / gcd(UNFIX(r), UNFIX(argv[i]))), FIX(llabs(UNFIX(argv[i]))));
     }
     return r;
-}
-static int64_t int_arg(vm *v, const char *who, Value x) {
-    if (!IS_FIX(x)) fail_type(v, who, "an exact integer", x);
-    return UNFIX(x);
-}
-BUILTIN(bitwise_and, "bitwise-and", 0, -1) {
-    int64_t r = -1;
-    for (int i = 0; i < argc; i++) r &= int_arg(v, "bitwise-and", argv[i]);
-    return FIX(r);
-}
-BUILTIN(bitwise_or, "bitwise-ior", 0, -1) {
-    int64_t r = 0;
-    for (int i = 0; i < argc; i++) r |= int_arg(v, "bitwise-ior", argv[i]);
-    return FIX(r);
-}
-BUILTIN(bitwise_xor, "bitwise-xor", 0, -1) {
-    int64_t r = 0;
-    for (int i = 0; i < argc; i++) r ^= int_arg(v, "bitwise-xor", argv[i]);
-    return FIX(r);
-}
-BUILTIN(shift, "arithmetic-shift", 2, 2) {
-    int64_t n = int_arg(v, "arithmetic-shift", argv[0]), by = int_arg(v, "arithmetic-shift", argv[1]);
-    if (by <= 0) return FIX(by <= -63 ? (n < 0 ? -1 : 0) : n >> -by);
-    if (n == 0 || (by < 61 && llabs(n) < (int64_t)1 << (61 - by))) return FIX((int64_t)((uint64_t)n << by));
-    return flonum(v, ldexp((double)n, by > 5000 ? 5000 : (int)by));
 }
 static int radix_arg(vm *v, const char *who, int argc, Value *argv) {
     if (argc < 2) return 10;

@@ -61,12 +61,9 @@ static void print_symbol(vm *v, Value port, Value name) {
 }
 
 static void print_char(vm *v, Value port, uint32_t c) {
-    static const struct { uint32_t c; const char *name; } names[] = {
-        {' ', "space"}, {'\n', "newline"}, {'\t', "tab"}, {'\r', "return"}, {0, "null"}, {7, "alarm"}, {8, "backspace"}, {127, "delete"}, {27, "escape"},
-    };
     char text[5] = {0};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (names[i].c == c) return putf(v, port, "#\\%s", names[i].name);
+    for (const struct char_name *n = char_names; n->name; n++)
+        if (n->c == c) return putf(v, port, "#\\%s", n->name);
     if (c < 32) return putf(v, port, "#\\x%x", c);
     utf8_put(c, text);
     putf(v, port, "#\\%s", text);

@@ -165,11 +165,11 @@ static Value list(struct reader *r, int32_t close) {
     return out;
 }
 
+const struct char_name char_names[] = { /* the printer takes the first that fits */
+    {"space", ' '}, {"newline", '\n'}, {"tab", '\t'}, {"null", 0}, {"nul", 0}, {"return", '\r'}, {"linefeed", '\n'}, {"escape", 27}, {"altmode", 27},
+    {"backspace", 8}, {"delete", 127}, {"rubout", 127}, {"alarm", 7}, {NULL, 0},
+};
 static Value character(struct reader *r) {
-    static const struct { const char *name; uint32_t c; } names[] = {
-        {"space", ' '}, {"newline", '\n'}, {"tab", '\t'}, {"nul", 0}, {"null", 0}, {"return", '\r'}, {"linefeed", '\n'}, {"altmode", 27},
-        {"escape", 27}, {"backspace", 8}, {"delete", 127}, {"rubout", 127}, {"alarm", 7},
-    };
     TEXT(t);
     int32_t c = next(r);
     if (c == -1) bad(r, "end of file in a character");
@@ -177,8 +177,8 @@ static Value character(struct reader *r) {
     size_t first = t.n;
     while (!delimiter(peek(r))) put(r, &t, (uint32_t)next(r));
     if (t.n == first) return CHAR(c);
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(t.at, names[i].name) == 0) return CHAR(names[i].c);
+    for (const struct char_name *n = char_names; n->name; n++)
+        if (strcmp(t.at, n->name) == 0) return CHAR(n->c);
     char *end;
     unsigned long n = c == 'x' ? strtoul(t.at + 1, &end, 16) : 0;
     if (c != 'x' || *end || n > 0x10FFFF) bad(r, "unknown character name");

@@ -231,7 +231,7 @@ Value vm_where(vm *, bool skip_prelude); /* "file:line" or #f */
 
 /* ---- number.c ---- */
 Value number_add(vm *, Value, Value), number_sub(vm *, Value, Value), number_mul(vm *, Value, Value);
-Value number_quotient(vm *, Value, Value), number_remainder(vm *, Value, Value), number_modulo(vm *, Value, Value);
+Value number_quotient(vm *, Value, Value), number_remainder(vm *, Value, Value);
 int number_compare(vm *, const char *who, Value, Value); /* -1, 0, 1; 2 unordered */
 Value integer(vm *, int64_t);
 Value parse_number(vm *, const char *, int radix); /* #f: not a number */
@@ -247,6 +247,7 @@ Value apply_values(vm *, Value *argv, Value proc, Value values);
 Value call_with(vm *, Value *argv, Value proc, int argc); /* a control builtin's last act */
 
 /* ---- reader.c, printer.c, ports.c ---- */
+extern const struct char_name { const char *name; uint32_t c; } char_names[];
 Value read_datum(vm *, Value port);
 int position_of(vm *, Value pair, const char **file); /* line, 0 if unknown */
 void position_set(vm *, Value pair, int line, const char *file);
@@ -279,6 +280,5 @@ Value identifier_symbol(Value);
 Value vm_run(vm *, Value thunk); /* from C at the bottom of the stack; errors arrive at vm->on_error */
 void vm_loop(vm *);
 extern const uint32_t halt_code[];
-void primitive_redefined(Value symbol);
 
 #endif

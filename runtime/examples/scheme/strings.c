@@ -150,12 +150,6 @@ static Value mapped(vm *v, const char *who, Value s, uint32_t (*f)(uint32_t)) {
 BUILTIN(string_upcase, "string-upcase", 1, 1) { return mapped(v, "string-upcase", argv[0], up); }
 BUILTIN(string_downcase, "string-downcase", 1, 1) { return mapped(v, "string-downcase", argv[0], down); }
 ALSO(string_downcase, 3, "string-foldcase", 1, 1)
-BUILTIN(string_search, "string-search-forward", 3, 3) { /* (string-search-forward pattern string start) */
-    int64_t n = LENGTH(string_arg(v, "string-search-forward", argv[0])), m = LENGTH(string_arg(v, "string-search-forward", argv[1]));
-    for (int64_t i = index_arg(v, "string-search-forward", argv[2], m); i + n <= m; i++)
-        if (memcmp(STRING(argv[1])->ch + i, STRING(argv[0])->ch, (size_t)n * 4) == 0) return FIX(i);
-    return FALSE;
-}
 BUILTIN(string_to_utf8, "string->utf8", 1, 3) {
     int64_t start, end;
     range_args(v, "string->utf8", argc, argv, 1, LENGTH(string_arg(v, "string->utf8", argv[0])), &start, &end);
