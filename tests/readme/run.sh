@@ -53,7 +53,7 @@ messages() {
     # shellcheck disable=SC2016
     perl -0777 -ne 's{^\s*//.*$}{}mg; while (/fatal\(format_args!\(\s*"((?:[^"\\]|\\.)*)"/g) { print "$1\n" }' \
         {stats,alloc-core,gc,runtime}/src/*.rs {alloc-core,gc,runtime}/src/*/*.rs | sort -u >"$work/fatal"
-    sed 's/<[a-z]*>/{}/g; s/0x{}/{}/g; s/`//g' docs/messages.md >"$work/messages"
+    sed 's/<[a-zA-Z]*>/{}/g; s/0x{}/{}/g; s/`//g' docs/messages.md >"$work/messages"
     while read -r text; do
         n=$((n + 1))
         text=$(sed 's/{[^}]*}/{}/g' <<<"$text")
