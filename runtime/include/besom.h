@@ -235,15 +235,17 @@ besom_status besom_heap_free(besom_heap *heap);
  */
 
 /* Attaches the calling thread. Waits for a P when procs are all taken. A thread may be attached to several heaps, once
- * to each.  [safepoint of the other heaps: none; block them first if this may wait]
+ * to each; then it waits here as in any other call: block its other mutators first.
  *   BESOM_ERR_STATE       the thread is attached to this heap already
  *   BESOM_ERR_INVALID     heap or out is NULL
+ *   BESOM_ERR_LIMIT       65,536 threads are attached
  *   BESOM_ERR_NO_MEMORY   the system refused */
 BESOM_MUST_USE besom_status besom_attach(besom_heap *heap, besom_mutator **out);
 
 /* Detaches: the P goes back, its unused memory and its statistics to the heap, and this thread's roots (stack,
  * frames, besom_stack_set, besom_mutator_roots) are forgotten. Handles stay. Do it before the thread ends.
- *   BESOM_ERR_STATE       m is another thread's, is blocked, or is detached already */
+ *   BESOM_ERR_STATE       m is another thread's, is blocked, or is detached already
+ *   BESOM_ERR_INVALID     m is NULL */
 besom_status besom_detach(besom_mutator *m);
 
 /* Lets the collector stop this thread, or a waiting thread have its P, if either wants to.  [safepoint]
