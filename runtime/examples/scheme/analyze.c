@@ -3,7 +3,7 @@
 #include "ast.h"
 
 /* Depth of nested forms. The analyser recurses: more needs more C stack, less refuses programs that machines write. */
-enum { MAX_NESTING = 5000 };
+enum { MAX_NESTING = 3000 };
 
 static const char *const special_names[SPECIALS] = {
     "quote", "if", "define", "set!", "lambda", "begin", "let", "letrec", "and", "or", "quasiquote", "define-syntax", "let-syntax",

@@ -7,7 +7,7 @@ bool eqv(Value a, Value b) {
 }
 
 /* Depth of nested cars and vectors that equal? compares: it recurses on them, and loops on cdrs. */
-enum { EQUAL_DEPTH = 50000 };
+enum { EQUAL_DEPTH = 20000 };
 static bool equal_at(vm *v, Value a, Value b, int depth) {
     if (depth > EQUAL_DEPTH) fail(v, "equal?", "data nested too deeply", 0);
     for (; !eqv(a, b); a = CDR(a), b = CDR(b)) {

@@ -3,7 +3,7 @@
 #include <stdarg.h>
 
 /* Depth of nested data that is printed; deeper shows as "...". More needs more C stack. */
-enum { PRINT_DEPTH = 5000 };
+enum { PRINT_DEPTH = 3000 };
 
 static void put(vm *v, Value port, const char *s) { port_put(v, port, s, strlen(s)); }
 

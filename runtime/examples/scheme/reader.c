@@ -5,7 +5,7 @@
 struct position { Value pair; int line; const char *file; };
 struct positions { struct position *slots; size_t room, count; }; /* open addressing; room is a power of two */
 /* Depth of nested data. The reader recurses: more needs more C stack, less refuses data that machines write. */
-enum { MAX_DEPTH = 10000 };
+enum { MAX_DEPTH = 3000 };
 
 static size_t position_slot(struct positions *p, Value pair) {
     size_t i = (pair >> 4) * 0x9E3779B97F4A7C15u >> 20 & (p->room - 1);
