@@ -288,8 +288,8 @@ unsigned besom_procs(besom_heap *heap);
  * besom_options.tiny = 0 turns it off: each has a slot of 16 bytes.
  *
  * INLINE: with constant size and kind eight instructions with the return, one branch, no atomic operation, no
- * call (tiny objects: a few more, to align and count); a variable size adds a table look-up. When the cell is used up: a call that takes
- * the next run of free slots, now and then sweeps, now and then collects. Aborts:
+ * call (tiny objects: a few more, to align and count); a variable size adds a table look-up. When the cell is used
+ * up: a call that takes the next run of free slots, now and then sweeps, now and then collects. Aborts:
  *   besom: besom_alloc: kind <n>, expected 0..3
  *   besom: besom_alloc: mutator is blocked, between besom_block and besom_unblock */
 BESOM_INLINE void *besom_alloc(besom_mutator *m, size_t bytes, besom_kind kind);
