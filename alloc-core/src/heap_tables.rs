@@ -114,6 +114,22 @@ impl HeapTables {
         self.base
     }
 
+    /// Its length.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no reservation.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Span class + 1 of each page of the reservation; 0 where no span is.
+    pub fn page_classes(&self) -> &[AtomicU16] {
+        self.classes.slice(0, self.len / PAGE_SIZE)
+    }
+
     /// The offset of an address, if it lies in the reservation: one subtraction and one compare.
     #[inline(always)]
     pub fn offset_of(&self, address: usize) -> Option<usize> {
@@ -197,12 +213,6 @@ impl HeapTables {
             word.store(old | bit, Relaxed);
             true
         }
-    }
-
-    /// Asks the processor for the line that holds the mark bit of `offset`.
-    #[inline(always)]
-    pub fn prefetch_mark(&self, offset: usize) {
-        prefetch(std::ptr::from_ref(self.marks.get(locate(offset).0)).cast());
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Shared {
     pub(crate) termination: Termination,
     /// A marked object could not be queued: the pool was empty.
     pub(crate) overflowed: AtomicBool,
+    /// Live bytes were counted wrongly, by a rescan.
+    pub(crate) recount: AtomicBool,
 }
 
 /// The marker of one heap.
@@ -66,10 +68,11 @@ impl Marker {
         let deques = deques.into_iter().map(Mutex::new).collect();
         Ok(Marker {
             shared: Shared {
-                pool: BlockPool::new(reserve)?,
+                pool: BlockPool::new(reserve, workers)?,
                 stealers,
                 termination: Termination::new(),
                 overflowed: AtomicBool::new(false),
+                recount: AtomicBool::new(false),
             },
             deques,
             gang: Gang::new(workers - 1),
@@ -131,13 +134,16 @@ impl Marker {
         while self.shared.overflowed.swap(false, Relaxed) {
             first.rescan(stopped);
         }
-        let live = first.live();
+        let (more_live, more_cpu, workers) = *lock(&totals);
+        let mut live = first.live() + more_live;
         drop(first);
         self.shared.pool.trim();
-        let (more_live, more_cpu, workers) = *lock(&totals);
+        if self.shared.recount.swap(false, Relaxed) {
+            live = count_marked(heap, stopped);
+        }
         let end = Instant::now();
         Marked {
-            live: live + more_live,
+            live,
             roots,
             root_time: rooted - start,
             drain_time: end - rooted,
@@ -150,6 +156,19 @@ impl Marker {
     pub fn work_bytes(&self) -> Bytes {
         self.shared.pool.committed()
     }
+}
+
+/// Bytes of all marked slots, by a walk.
+fn count_marked(heap: &SpanHeap, stopped: &Stopped<'_>) -> Bytes {
+    let mut live = Bytes(0);
+    heap.for_each_span(stopped, |page, span| {
+        heap.for_each_object(page, span, |offset| {
+            if heap.tables().is_marked(offset) {
+                live += Bytes(span.slot_bytes());
+            }
+        });
+    });
+    live
 }
 
 /// Makes the calling thread's state of the deque's reclamation scheme, which allocates when first used.

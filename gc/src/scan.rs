@@ -6,7 +6,6 @@
 use crate::layout::Layouts;
 use besom_alloc_core::span_class::{ClassFacts, Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
-use besom_alloc_core::units::{Bytes, PageId};
 use besom_stats::fatal;
 use std::ffi::c_void;
 
@@ -239,14 +238,4 @@ fn trace<V: Visitor>(shapes: &Shapes, object: *const usize, visitor: &mut V) {
     let mut tracer = Tracer::new(visitor);
     // SAFETY: the VM's function, on the VM's object, with the VM's data.
     unsafe { function(&mut tracer, object.cast_mut().cast(), shapes.data) };
-}
-
-/// The bytes that marking an object keeps alive.
-#[inline(always)]
-pub fn bytes_of(heap: &SpanHeap, offset: usize, facts: ClassFacts) -> Bytes {
-    if facts.slot_bytes != 0 {
-        Bytes(facts.slot_bytes as usize)
-    } else {
-        heap.tables().span(PageId::of_offset(offset)).pages().bytes()
-    }
 }

@@ -1,15 +1,16 @@
 //! Blocks of the mark queue, and the pool they come from.
 //!
-//! A block is a page of offsets. The pool is one mapping, reserved with the heap and committed as it is used,
+//! A block is a page of entries, aligned to its size, so that a cursor alone tells its block, whether it is empty
+//! and whether it is full. The pool is one mapping, reserved with the heap and committed as it is used,
 //! so that nothing is allocated in a stopped world; when it is used up, the marker falls back to a rescan.
 
 use besom_alloc_core::os::{Mapping, OutOfMemory};
 use besom_alloc_core::units::Bytes;
 use besom_stats::sync::{Mutex, lock};
 
-/// Entries of a block. Higher: less sharing. Lower: more trips to the pool and the deque.
-pub const BLOCK_ENTRIES: usize = 510;
-const BLOCK_BYTES: usize = size_of::<Block>();
+/// Bytes of a block. Higher: less sharing. Lower: more trips to the pool and the deque.
+pub const BLOCK_BYTES: usize = 4096;
+const HEADER: usize = 16;
 /// The queue's share of the reservation: a list of `n` 16-byte objects never needs more than a few entries, a
 /// pointer array of fresh objects one a word. Higher: address space. Lower: rescans.
 const RESERVE_SHARE: usize = 64;
@@ -17,17 +18,52 @@ const RESERVE_SHARE: usize = 64;
 const KEEP: usize = 256 << 10;
 
 /// A block: part of one worker's stack, in the deque, or free.
-#[repr(C)]
+#[repr(C, align(4096))]
 pub struct Block {
     /// The block below in a stack, or the next free one.
     pub next: *mut Block,
-    /// Entries in use.
-    pub len: usize,
-    /// Offsets of objects.
-    pub entries: [usize; BLOCK_ENTRIES],
+    /// Bytes of entries, of a block in a deque.
+    pub filled: usize,
+    entries: [u64; (BLOCK_BYTES - HEADER) / 8],
 }
 
-const _: () = assert!(BLOCK_BYTES == 4096);
+const _: () = assert!(size_of::<Block>() == BLOCK_BYTES && std::mem::offset_of!(Block, entries) == HEADER);
+
+/// Where the next entry of a stack's top block goes.
+///
+/// - never null: a worker has at least one block
+/// - `is_empty` and `is_full` look at the low bits only
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Cursor(pub *mut u64);
+
+impl Cursor {
+    /// At the first entry of a block.
+    pub fn bottom(block: *mut Block) -> Cursor {
+        Cursor(block.cast::<u64>().wrapping_byte_add(HEADER))
+    }
+
+    /// The block; of a full one, too.
+    pub fn block(self) -> *mut Block {
+        self.0.wrapping_sub(1).map_addr(|a| a & !(BLOCK_BYTES - 1)).cast()
+    }
+
+    /// No entry is below, in this block.
+    #[inline(always)]
+    pub fn is_empty(self) -> bool {
+        self.0.addr() % BLOCK_BYTES == HEADER
+    }
+
+    /// No room is left in this block.
+    #[inline(always)]
+    pub fn is_full(self) -> bool {
+        self.0.addr().is_multiple_of(BLOCK_BYTES)
+    }
+
+    /// Bytes of entries below.
+    pub fn filled(self) -> usize {
+        self.0.addr() - Cursor::bottom(self.block()).0.addr()
+    }
+}
 
 struct Free {
     head: *mut Block,
@@ -35,9 +71,10 @@ struct Free {
     fresh: usize,
 }
 
-/// The pool of one heap.
+/// The pool of one heap. The first blocks of the mapping are the workers' own, one each.
 pub struct BlockPool {
     mapping: Mapping,
+    own: usize,
     free: Mutex<Free>,
 }
 
@@ -47,35 +84,48 @@ unsafe impl Sync for BlockPool {}
 unsafe impl Send for BlockPool {}
 
 impl BlockPool {
-    /// A pool for a heap of this reservation.
-    pub fn new(reserve: Bytes) -> Result<BlockPool, OutOfMemory> {
-        let bytes = (reserve.0 / RESERVE_SHARE).clamp(1 << 20, 16 << 30);
+    /// A pool for a heap of this reservation and this many workers.
+    pub fn new(reserve: Bytes, workers: usize) -> Result<BlockPool, OutOfMemory> {
+        let bytes = (reserve.0 / RESERVE_SHARE).clamp(1 << 20, 16 << 30) + workers * BLOCK_BYTES;
         let mapping = Mapping::lazy_zeroed(bytes)?;
-        Ok(BlockPool { mapping, free: Mutex::new(Free { head: std::ptr::null_mut(), fresh: 0 }) })
+        Ok(BlockPool { mapping, own: workers, free: Mutex::new(Free { head: std::ptr::null_mut(), fresh: workers }) })
     }
 
-    /// An empty block; null when the pool is used up.
+    fn block(&self, index: usize) -> *mut Block {
+        self.mapping.ptr().cast::<Block>().wrapping_add(index)
+    }
+
+    /// The block that a worker starts with, and ends with.
+    pub fn own(&self, worker: usize) -> *mut Block {
+        debug_assert!(worker < self.own);
+        let block = self.block(worker);
+        // SAFETY: within the mapping, and this worker's.
+        unsafe { (*block).next = std::ptr::null_mut() };
+        block
+    }
+
+    /// A block; null when the pool is used up.
     pub fn take(&self) -> *mut Block {
         let mut free = lock(&self.free);
         let block = free.head;
         if !block.is_null() {
             // SAFETY: a free block is the pool's.
             free.head = unsafe { (*block).next };
-        } else if (free.fresh + 1) * BLOCK_BYTES <= self.mapping.len() {
-            let fresh = free.fresh;
-            free.fresh += 1;
-            // SAFETY: within the mapping, and no block yet.
-            let block = unsafe { self.mapping.ptr().cast::<Block>().add(fresh) };
-            return empty(block);
-        } else {
             return block;
         }
-        empty(block)
+        if (free.fresh + 1) * BLOCK_BYTES > self.mapping.len() {
+            return block;
+        }
+        free.fresh += 1;
+        self.block(free.fresh - 1)
     }
 
     /// # Safety
-    /// `block` must come from [`Self::take`], and belong to the caller.
+    /// `block` must come from [`Self::take`] or [`Self::own`], and belong to the caller.
     pub unsafe fn give(&self, block: *mut Block) {
+        if block < self.block(self.own) {
+            return;
+        }
         let mut free = lock(&self.free);
         // SAFETY: the caller's block.
         unsafe { (*block).next = free.head };
@@ -88,21 +138,12 @@ impl BlockPool {
         let used = free.fresh * BLOCK_BYTES;
         if used > KEEP {
             self.mapping.discard(KEEP, used - KEEP);
-            *free = Free { head: std::ptr::null_mut(), fresh: 0 };
+            *free = Free { head: std::ptr::null_mut(), fresh: self.own };
         }
     }
 
     /// Bytes that blocks occupy.
     pub fn committed(&self) -> Bytes {
-        Bytes(lock(&self.free).fresh * BLOCK_BYTES)
+        Bytes((lock(&self.free).fresh - self.own) * BLOCK_BYTES)
     }
-}
-
-fn empty(block: *mut Block) -> *mut Block {
-    // SAFETY: the caller was just given the block.
-    unsafe {
-        (*block).next = std::ptr::null_mut();
-        (*block).len = 0;
-    }
-    block
 }

@@ -1,39 +1,74 @@
 //! One mark worker: its stack, its prefetch queue, its exchange with the others.
 
 use super::Shared;
-use super::block::{BLOCK_ENTRIES, Block};
-use crate::scan::{Shapes, Visitor, bytes_of, scan_object};
-use besom_alloc_core::heap_tables::{HeapTables, prefetch};
-use besom_alloc_core::span_class::{ClassFacts, ClassTable, Kind};
+use super::block::{Block, Cursor};
+use crate::scan::{PIECE, Shapes, Visitor, scan_object};
+use besom_alloc_core::heap_tables::prefetch;
+use besom_alloc_core::size_class::SIZE_CLASS_COUNT;
+use besom_alloc_core::span_class::{ClassTable, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::{Bytes, PageId};
-use besom_stats::sync::raw::Ordering::Relaxed;
+use besom_stats::fatal;
+use besom_stats::sync::raw::{AtomicU16, Ordering::Relaxed};
 use crossbeam_deque::{Steal, Worker as Deque};
-use std::ptr::null_mut;
 
-/// Objects between their prefetch and their scan. Higher: lines are evicted before they are used, and the order
-/// leaves depth first. Lower: the scan waits for memory.
+/// Objects between their prefetch and their scan; a power of two. Higher: lines are evicted before they are used,
+/// and the order leaves depth first. Lower: the scan waits for memory.
 const PREFETCH: usize = 8;
 /// Scanned objects between two looks at whether somebody wants work. Higher: thieves wait. Lower: a shared
 /// line is read more often.
 const SHARE_EVERY: u32 = 64;
 /// Blocks in a deque; below the capacity that it is born with, so that it never grows in a stopped world.
 const DEQUE_MOST: usize = 48;
-const NOTHING: usize = usize::MAX;
+
+/// An object to be scanned: `offset | PIECE_FLAG? | (class + 1) << CLASS_SHIFT`, so that the scan need not look the
+/// class up again. 0 is no entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Entry(u64);
+
+const CLASS_SHIFT: u32 = 48;
+/// The entry is a large object's later piece.
+const PIECE_FLAG: u64 = 1 << 47;
+const NOTHING: Entry = Entry(0);
+
+impl Entry {
+    #[inline(always)]
+    fn new(offset: usize, encoded_class: u16) -> Entry {
+        debug_assert!(offset < 1 << 47);
+        Entry(offset as u64 | u64::from(encoded_class) << CLASS_SHIFT)
+    }
+
+    #[inline(always)]
+    fn offset(self) -> usize {
+        (self.0 & (PIECE_FLAG - 1)) as usize
+    }
+
+    #[inline(always)]
+    fn class(self) -> SpanClass {
+        SpanClass((self.0 >> CLASS_SHIFT) as u16 - 1)
+    }
+
+    fn is_piece(self) -> bool {
+        self.0 & PIECE_FLAG != 0
+    }
+}
 
 /// A worker. `PARALLEL` says whether other workers set mark bits at the same time.
 pub struct Worker<'a, const PARALLEL: bool> {
     heap: &'a SpanHeap,
-    tables: &'a HeapTables,
+    /// The heap's reservation, and its page table: looked at for each edge.
+    base: usize,
+    len: usize,
+    page_classes: &'a [AtomicU16],
     classes: &'a ClassTable,
     shapes: &'a Shapes,
     shared: &'a Shared,
     deque: &'a Deque<usize>,
     index: usize,
-    /// The top block of the stack; null only when the pool is used up.
-    top: *mut Block,
-    ring: [usize; PREFETCH],
+    /// The end of the stack.
+    cursor: Cursor,
+    ring: [Entry; PREFETCH],
     ring_at: usize,
     until_share: u32,
     live: usize,
@@ -49,13 +84,15 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     ) -> Self {
         Worker {
             heap,
-            tables: heap.tables(),
+            base: heap.tables().base(),
+            len: heap.tables().len(),
+            page_classes: heap.tables().page_classes(),
             classes: heap.classes(),
             shapes,
             shared,
             deque,
             index,
-            top: shared.pool.take(),
+            cursor: Cursor::bottom(shared.pool.own(index)),
             ring: [NOTHING; PREFETCH],
             ring_at: 0,
             until_share: SHARE_EVERY,
@@ -71,9 +108,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     /// Scans until no worker has anything left.
     pub fn drain(&mut self) {
         loop {
-            while let Some(offset) = self.next() {
-                self.scan(offset);
-            }
+            self.drain_own();
             if let Some(block) = self.deque.pop() {
                 self.adopt(block);
                 continue;
@@ -94,25 +129,66 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         }
     }
 
+    /// Scans until this worker's stack is empty.
+    #[inline(always)]
+    fn drain_own(&mut self) {
+        loop {
+            let Some(entry) = self.pop() else {
+                // The stack is empty; what the prefetch queue holds may fill it again.
+                let mut found = false;
+                for _ in 0..PREFETCH {
+                    let old = self.turn_ring(NOTHING);
+                    if old != NOTHING {
+                        found = true;
+                        self.scan(old);
+                    }
+                }
+                if !found {
+                    return;
+                }
+                continue;
+            };
+            prefetch(self.heap.address(entry.offset()));
+            let old = self.turn_ring(entry);
+            if old != NOTHING {
+                self.scan(old);
+            }
+        }
+    }
+
+    /// Puts an entry into the prefetch queue, and takes the oldest out.
+    #[inline(always)]
+    fn turn_ring(&mut self, entry: Entry) -> Entry {
+        let old = std::mem::replace(&mut self.ring[self.ring_at], entry);
+        self.ring_at = (self.ring_at + 1) % PREFETCH;
+        old
+    }
+
     /// Scans every marked object once more: some could not be queued.
     pub(super) fn rescan(&mut self, stopped: &Stopped<'_>) {
         self.shared.termination.begin();
         let heap = self.heap;
+        let live = self.live;
         heap.for_each_span(stopped, |page, span| {
+            let class = span.class();
+            if is_noscan(class.0 + 1) {
+                return;
+            }
             heap.for_each_object(page, span, |offset| {
                 if heap.tables().is_marked(offset) {
-                    self.scan(offset);
-                    while let Some(offset) = self.next() {
-                        self.scan(offset);
-                    }
+                    self.scan(Entry::new(offset, class.0 + 1));
+                    self.drain_own();
                 }
             });
         });
         self.drain();
+        // What was queued late was counted now, and all else again: count afresh.
+        self.live = live;
+        self.shared.recount.store(true, Relaxed);
     }
 
     #[inline(always)]
-    fn scan(&mut self, offset: usize) {
+    fn scan(&mut self, entry: Entry) {
         if PARALLEL {
             self.until_share -= 1;
             if self.until_share == 0 {
@@ -122,126 +198,121 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
                 }
             }
         }
-        let Some(class) = self.tables.class_of(PageId::of_offset(offset)) else { return };
+        let class = entry.class();
         let facts = self.classes.get(class).facts();
+        if facts.slot_bytes == 0 {
+            return self.scan_large(entry);
+        }
+        self.live += facts.slot_bytes as usize;
         let (heap, shapes) = (self.heap, self.shapes);
         // SAFETY: the object was found allocated, the world is stopped, and whoever queued it marked it.
-        let more = unsafe { scan_object(heap, shapes, offset, class, facts, self) };
-        if let Some(piece) = more {
-            self.push(piece);
-        }
+        unsafe { scan_object(heap, shapes, entry.offset(), class, facts, self) };
     }
 
-    /// The next object to scan, through the prefetch queue.
-    #[inline(always)]
-    fn next(&mut self) -> Option<usize> {
-        loop {
-            let Some(offset) = self.pop() else {
-                for _ in 0..PREFETCH {
-                    let old = std::mem::replace(&mut self.ring[self.ring_at], NOTHING);
-                    self.ring_at = (self.ring_at + 1) % PREFETCH;
-                    if old != NOTHING {
-                        return Some(old);
-                    }
-                }
-                return None;
-            };
-            prefetch(self.heap.address(offset));
-            let old = std::mem::replace(&mut self.ring[self.ring_at], offset);
-            self.ring_at = (self.ring_at + 1) % PREFETCH;
-            if old != NOTHING {
-                return Some(old);
+    /// Scans one piece of a large object; the next one is queued before, so that others can take it.
+    #[inline(never)]
+    fn scan_large(&mut self, entry: Entry) {
+        let (heap, shapes, class) = (self.heap, self.shapes, entry.class());
+        let (span, page) = heap.span_of(entry.offset());
+        let from = entry.offset() - page.offset();
+        if !entry.is_piece() {
+            if from != 0 {
+                fatal(format_args!(
+                    "zombie: {:p} is reached by an exact pointer, and lies {from} bytes inside the large object at {:p}",
+                    heap.address(entry.offset()),
+                    heap.address(page.offset())
+                ));
             }
+            self.live += span.pages().bytes().0;
         }
+        if from + PIECE < span.large_bytes().0 {
+            self.push(Entry(Entry::new(entry.offset() + PIECE, class.0 + 1).0 | PIECE_FLAG));
+        }
+        let facts = self.classes.get(class).facts();
+        // SAFETY: as in `scan`.
+        unsafe { scan_object(heap, shapes, entry.offset(), class, facts, self) };
     }
 
     #[inline(always)]
-    fn pop(&mut self) -> Option<usize> {
-        let top = self.top;
-        if top.is_null() {
+    fn pop(&mut self) -> Option<Entry> {
+        if self.cursor.is_empty() && !self.pop_block() {
             return None;
         }
-        // SAFETY: the blocks of the stack are this worker's own.
-        unsafe {
-            if (*top).len == 0 && !self.pop_block() {
-                return None;
-            }
-            let top = self.top;
-            (*top).len -= 1;
-            Some(*(&raw const (*top).entries).cast::<usize>().add((*top).len))
-        }
+        self.cursor.0 = self.cursor.0.wrapping_sub(1);
+        // SAFETY: below the cursor lies an entry of this worker's block.
+        Some(Entry(unsafe { self.cursor.0.read() }))
     }
 
-    /// Drops the empty top block for the one below.
+    /// Drops the empty top block for the one below, which is full or was split.
     #[inline(never)]
     fn pop_block(&mut self) -> bool {
-        // SAFETY: as in `pop`.
+        let top = self.cursor.block();
+        // SAFETY: the blocks of the stack are this worker's own.
         unsafe {
-            let below = (*self.top).next;
+            let below = (*top).next;
             if below.is_null() {
                 return false;
             }
-            self.shared.pool.give(self.top);
-            self.top = below;
-            (*below).len > 0
+            self.shared.pool.give(top);
+            self.cursor = Cursor(Cursor::bottom(below).0.wrapping_byte_add((*below).filled));
         }
+        !self.cursor.is_empty()
     }
 
     #[inline(always)]
-    fn push(&mut self, offset: usize) {
-        // SAFETY: as in `pop`.
-        unsafe {
-            let mut top = self.top;
-            if top.is_null() || (*top).len == BLOCK_ENTRIES {
-                top = self.push_block();
-                if top.is_null() {
-                    self.shared.overflowed.store(true, Relaxed);
-                    return;
-                }
-            }
-            *(&raw mut (*top).entries).cast::<usize>().add((*top).len) = offset;
-            (*top).len += 1;
+    fn push(&mut self, entry: Entry) {
+        if self.cursor.is_full() && !self.push_block() {
+            self.shared.overflowed.store(true, Relaxed);
+            return;
         }
+        // SAFETY: the cursor is inside this worker's block.
+        unsafe { self.cursor.0.write(entry.0) };
+        self.cursor.0 = self.cursor.0.wrapping_add(1);
     }
 
     #[inline(never)]
-    fn push_block(&mut self) -> *mut Block {
+    fn push_block(&mut self) -> bool {
         let block = self.shared.pool.take();
-        if !block.is_null() {
-            // SAFETY: the block is this worker's from here.
-            unsafe { (*block).next = self.top };
-            self.top = block;
+        if block.is_null() {
+            return false;
         }
-        block
+        let top = self.cursor.block();
+        // SAFETY: both blocks are this worker's.
+        unsafe {
+            (*top).filled = self.cursor.filled();
+            (*block).next = top;
+        }
+        self.cursor = Cursor::bottom(block);
+        true
     }
 
-    /// Takes over a block from a deque.
+    /// Takes over a block from a deque. The own stack is empty, so its only block goes.
     fn adopt(&mut self, block: usize) {
         let block = std::ptr::with_exposed_provenance_mut::<Block>(block);
-        // SAFETY: who takes a block out of a deque owns it; this worker's own stack is empty.
-        unsafe { (*block).next = null_mut() };
-        let old = std::mem::replace(&mut self.top, block);
-        if !old.is_null() {
-            // SAFETY: as above, and the block was the only one.
-            unsafe { self.shared.pool.give(old) };
+        // SAFETY: who takes a block out of a deque owns it.
+        unsafe {
+            (*block).next = std::ptr::null_mut();
+            self.shared.pool.give(self.cursor.block());
+            self.cursor = Cursor(Cursor::bottom(block).0.wrapping_byte_add((*block).filled));
         }
     }
 
     /// Puts work where others can take it: the block below the top, or else the older half of the top.
     #[inline(never)]
     fn share(&mut self) {
-        let top = self.top;
-        if top.is_null() || self.deque.len() >= DEQUE_MOST {
+        if self.deque.len() >= DEQUE_MOST {
             return;
         }
-        // SAFETY: as in `pop`; the two halves do not overlap.
+        let top = self.cursor.block();
+        // SAFETY: the blocks are this worker's; the two halves do not overlap.
         let block = unsafe {
             let below = (*top).next;
             if !below.is_null() {
                 (*top).next = (*below).next;
                 below
             } else {
-                let half = (*top).len / 2;
+                let entries = self.cursor.filled() / 8;
+                let half = entries / 2;
                 if half == 0 {
                     return;
                 }
@@ -249,45 +320,87 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
                 if block.is_null() {
                     return;
                 }
-                let from = (&raw mut (*top).entries).cast::<usize>();
-                std::ptr::copy_nonoverlapping(from, (&raw mut (*block).entries).cast::<usize>(), half);
-                (*block).len = half;
-                std::ptr::copy(from.add(half), from, (*top).len - half);
-                (*top).len -= half;
+                let from = Cursor::bottom(top).0;
+                std::ptr::copy_nonoverlapping(from, Cursor::bottom(block).0, half);
+                (*block).filled = half * 8;
+                std::ptr::copy(from.add(half), from, entries - half);
+                self.cursor.0 = self.cursor.0.sub(half);
                 block
             }
         };
         self.deque.push(block.expose_provenance());
     }
 
+    /// Marks what starts at `offset`; true for the one who did it.
     #[inline(always)]
-    fn mark(&mut self, offset: usize, facts: ClassFacts) {
-        if self.tables.mark::<PARALLEL>(offset) {
-            self.live += bytes_of(self.heap, offset, facts).0;
-            if facts.kind != Kind::NoScan {
-                self.push(offset);
+    fn mark(&self, offset: usize) -> bool {
+        self.heap.tables().mark::<PARALLEL>(offset)
+    }
+
+    /// The class + 1 of the page at `offset`; 0 if no span is there.
+    #[inline(always)]
+    fn encoded_class(&self, offset: usize) -> u16 {
+        debug_assert!(offset < self.len);
+        // SAFETY: the offset is below the reservation's length, and the table has an entry for each page of it.
+        unsafe { self.page_classes.get_unchecked(PageId::of_offset(offset).0 as usize) }.load(Relaxed)
+    }
+
+    /// A pointer to an object without pointers, or to no object: marked and counted, never queued.
+    #[inline(always)]
+    fn reach_noscan(&mut self, offset: usize, encoded_class: u16) {
+        match encoded_class {
+            0 => {}
+            1 => {
+                let (span, page) = self.heap.span_of(offset);
+                if self.mark(page.offset()) {
+                    self.live += span.pages().bytes().0;
+                }
+            }
+            _ => {
+                if self.mark(offset) {
+                    self.live += self.classes.get(SpanClass(encoded_class - 1)).facts().slot_bytes as usize;
+                }
             }
         }
     }
 }
 
+/// Whether class + 1 is 0 (no span) or a class of pointer-free objects, which come first.
+#[inline(always)]
+fn is_noscan(encoded_class: u16) -> bool {
+    encoded_class <= SIZE_CLASS_COUNT as u16
+}
+
 impl<const PARALLEL: bool> Visitor for Worker<'_, PARALLEL> {
     #[inline(always)]
     fn exact(&mut self, address: usize) {
-        let Some(offset) = self.tables.offset_of(address) else { return };
-        let page = PageId::of_offset(offset);
-        let Some(class) = self.tables.class_of(page) else { return };
-        let facts = self.classes.get(class).facts();
-        let start = if facts.slot_bytes == 0 { self.tables.first_page(page).offset() } else { offset };
-        self.mark(start, facts);
+        let offset = address.wrapping_sub(self.base);
+        if offset >= self.len {
+            return;
+        }
+        let class = self.encoded_class(offset);
+        if is_noscan(class) {
+            self.reach_noscan(offset, class);
+        } else if self.mark(offset) {
+            self.push(Entry::new(offset, class));
+        }
     }
 
     #[inline(always)]
     fn any(&mut self, word: usize) {
-        let Some(offset) = self.tables.offset_of(word) else { return };
-        let Some(class) = self.tables.class_of(PageId::of_offset(offset)) else { return };
-        if let Some(found) = self.heap.find_in(offset, class) {
-            self.mark(found.offset, self.classes.get(class).facts());
+        let offset = word.wrapping_sub(self.base);
+        if offset >= self.len {
+            return;
+        }
+        let class = self.encoded_class(offset);
+        if class != 0
+            && let Some(found) = self.heap.find_in(offset, SpanClass(class - 1))
+        {
+            if is_noscan(class) {
+                self.reach_noscan(found.offset, class);
+            } else if self.mark(found.offset) {
+                self.push(Entry::new(found.offset, class));
+            }
         }
     }
 
@@ -298,7 +411,7 @@ impl<const PARALLEL: bool> Visitor for Worker<'_, PARALLEL> {
 
 impl<const PARALLEL: bool> Drop for Worker<'_, PARALLEL> {
     fn drop(&mut self) {
-        let mut block = self.top;
+        let mut block = self.cursor.block();
         while !block.is_null() {
             // SAFETY: the blocks of the stack are this worker's own.
             unsafe {
