@@ -16,7 +16,7 @@ static Value port_new(vm *v, int fd, bool input, bool binary, const char *name, 
     if (buffer == NIL) *base = make_bytes(v, fd >= 0 ? PORT_BUFFER : 64);
     struct port *p = besom_new(v->m, port_layout);
     if (!p) alloc_slow_error(v);
-    p->header = HEADER(T_PORT, 0), p->buffer = ADDRESS(*base), p->name = name, p->fd = fd, p->line = 1;
+    p->header = HEADER(T_PORT, 0), p->buffer = ADDRESS(*base), p->name = name ? name : "string", p->fd = fd, p->line = 1;
     p->input = input, p->binary = binary, p->end = buffer == NIL ? 0 : (size_t)LENGTH(buffer);
     p->interactive = fd >= 0 && isatty(fd);
     v->sp = base;

@@ -231,7 +231,7 @@ const char prelude[] =
     "(define (%eval-string text)"
     "  (let ((port (open-input-string text)))"
     "    (let loop ((form (read port)) (last (if #f #f)))"
-    "      (if (eof-object? form) (%print last) (loop (read port) (eval form))))))"
+    "      (if (eof-object? form) (%print last) (let ((value (eval form))) (loop (read port) value))))))"
     "(define (%print x) (if (not (eq? x (if #f #f))) (begin (write x) (newline))))"
     "(define (%repl)"
     "  (display \"> \") (flush-output-port)"

@@ -57,7 +57,7 @@ struct reader { vm *v; Value port; int depth; };
 static _Noreturn void bad(struct reader *r, const char *what) {
     char text[300];
     struct port *p = PORT(r->port);
-    snprintf(text, sizeof text, "%.200s:%u: %s", p->name ? p->name : "string", p->line, what);
+    snprintf(text, sizeof text, "%.200s:%u: %s", p->name, p->line, what);
     fail_kind(r->v, "read", text, NIL);
 }
 
