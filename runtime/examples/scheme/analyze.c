@@ -371,6 +371,7 @@ struct node *analyze(vm *v, Value form, struct scope *scope) {
     int line = v->compiler->line;
     const char *file = v->compiler->file;
     if (++v->compiler->depth > MAX_NESTING) syntax_error(v, "expression nested too deeply", UNSPECIFIED);
+    check_c_stack(v);
     note_line(v, form);
     Value s = syntactic(CAR(form), scope);
     struct node *t;

@@ -58,18 +58,20 @@ Value expand_record(vm *v, Value form) {
     return out;
 }
 
-static bool has_unquote(Value x, struct scope *scope) {
+static bool has_unquote(vm *v, Value x, struct scope *scope) {
+    check_c_stack(v);
     for (; IS_PAIR(x); x = CDR(x))
-        if (has_unquote(CAR(x), scope) || is_keyword(CAR(x), scope, G_UNQUOTE) || is_keyword(CAR(x), scope, G_SPLICING) ||
+        if (has_unquote(v, CAR(x), scope) || is_keyword(CAR(x), scope, G_UNQUOTE) || is_keyword(CAR(x), scope, G_SPLICING) ||
             is_keyword(CAR(x), scope, G_QUASIQUOTE)) return true;
     if (IS(x, T_VECTOR))
         for (int64_t i = 0; i < LENGTH(x); i++)
-            if (has_unquote(FIELD(x, i), scope)) return true;
+            if (has_unquote(v, FIELD(x, i), scope)) return true;
     return false;
 }
 
 Value expand_quasi(vm *v, Value x, int depth, struct scope *scope) {
-    if (!has_unquote(x, scope)) return quoted(v, x);
+    check_c_stack(v);
+    if (!has_unquote(v, x, scope)) return quoted(v, x);
     if (IS(x, T_VECTOR)) return build(v, "list->vector", 1, expand_quasi(v, hold(v, vector_to_list(v, x)), depth, scope));
     Value head = CAR(x);
     bool two = IS_PAIR(CDR(x)) && CDDR(x) == NIL;

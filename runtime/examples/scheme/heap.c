@@ -1,6 +1,7 @@
 /* The heap as this VM sets it up, the objects on it, symbols, and the threads' stacks. */
 #include "scheme.h"
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 besom_heap *heap;
 Value globals[GLOBALS];
@@ -10,6 +11,8 @@ static pthread_mutex_t symbols_lock = PTHREAD_MUTEX_INITIALIZER;
 enum { SYMBOL_BUCKETS = 4096 };
 /* Words between a stack's limit and its true end: what the compiler's own frames and handlers may use unchecked. */
 enum { STACK_RESERVE = 4096 };
+/* Bytes of C stack that recursion on data may use, if the system allows as much. More: deeper data; less: smaller threads will do. */
+enum { C_STACK = 2 << 20 };
 
 void global_set(vm *v, int which, Value x) { besom_write_value(v->m, NULL, &globals[which], x); }
 
@@ -183,6 +186,9 @@ Value vector_to_list(vm *v, Value vec) {
 vm *vm_new(size_t stack_bytes) { /* NULL: no memory */
     vm *v = calloc(1, sizeof *v);
     if (!v) return NULL;
+    struct rlimit r; /* what the main thread's stack may grow to, and what pthread_create gives to others */
+    size_t c_bytes = getrlimit(RLIMIT_STACK, &r) == 0 && r.rlim_cur < C_STACK ? r.rlim_cur : C_STACK;
+    v->c_limit = (char *)__builtin_frame_address(0) - c_bytes / 4 * 3;
     v->stack_bytes = stack_bytes;
     v->stack = mmap(NULL, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (v->stack == MAP_FAILED) return free(v), NULL;
@@ -195,6 +201,10 @@ vm *vm_new(size_t stack_bytes) { /* NULL: no memory */
     }
     munmap(v->stack, stack_bytes);
     return free(v), NULL;
+}
+
+void check_c_stack(vm *v) {
+    if ((char *)__builtin_frame_address(0) < v->c_limit) fail(v, NULL, "data nested too deeply", 0);
 }
 
 void vm_free(vm *v) {

@@ -146,6 +146,7 @@ struct vm {
     int argc; /* with CALL_REQUEST */
     jmp_buf *on_error, *on_exit;
     bool is_main;
+    char *c_limit; /* of this thread's C stack */
     struct compiler *compiler; /* while compiling: errors are reported at its line */
     struct arena *arena;
     struct positions *positions;
@@ -271,6 +272,7 @@ bool same_identifier(Value a, struct scope *, Value b, struct scope *);
 Value make_alias(vm *, Value name, struct scope *);
 Value make_macro(vm *, Value spec, struct scope *);
 Value strip_syntax(vm *, Value);
+void check_c_stack(vm *); /* in functions that recurse on data */
 _Noreturn void syntax_error(vm *, const char *message, Value form);
 Value compile(vm *, Value form); /* a closure without arguments */
 bool is_identifier(Value);

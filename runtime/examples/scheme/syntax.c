@@ -65,17 +65,18 @@ bool is_keyword(Value form, struct scope *scope, int global) {
     return is_identifier(form) && resolve(form, scope, &g) == NULL && g == globals[global];
 }
 
-static bool has_alias(Value x) {
+static bool has_alias(vm *v, Value x) {
+    check_c_stack(v);
     for (; IS_PAIR(x); x = CDR(x))
-        if (has_alias(CAR(x))) return true;
+        if (has_alias(v, CAR(x))) return true;
     if (IS(x, T_VECTOR))
         for (int64_t i = 0; i < LENGTH(x); i++)
-            if (has_alias(FIELD(x, i))) return true;
+            if (has_alias(v, FIELD(x, i))) return true;
     return IS(x, T_ALIAS);
 }
 
 Value strip_syntax(vm *v, Value x) {
-    if (!has_alias(x)) return x;
+    if (!has_alias(v, x)) return x;
     if (IS_PAIR(x)) {
         Value a = strip_syntax(v, CAR(x)), d = strip_syntax(v, CDR(x));
         return held_cons(v, a, d);
@@ -136,6 +137,7 @@ static struct match *find(struct match *m, Value name) {
 }
 
 static bool match(struct expansion *e, Value pattern, Value form, struct match **out) {
+    check_c_stack(e->v);
     for (;;) {
         if (is_identifier(pattern)) {
             if (is_literal(e, pattern)) return is_identifier(form) && same_identifier(pattern, e->macro->scope, form, e->use);
@@ -184,6 +186,7 @@ static Value rename_symbol(struct expansion *e, Value name) {
 
 static Value instantiate(struct expansion *e, Value t, struct match *env, bool escaped) {
     vm *v = e->v;
+    check_c_stack(v);
     if (is_identifier(t)) {
         struct match *m = find(env, t);
         if (!m) return rename_symbol(e, t);

@@ -63,24 +63,24 @@ static void finish(vm *v, Value t, Value result, int state) {
     pthread_mutex_unlock(&big);
 }
 
-struct start { besom_handle *thread; }; /* a handle: between the two threads' stacks nothing else roots the object */
+struct start { besom_handle *thread; enum { STARTING, STARTED, REFUSED } state; }; /* the handle roots the object between two stacks */
 
 static void *run(void *argument) {
     struct start *s = argument;
     vm *v = vm_new(THREAD_STACK);
     jmp_buf dead;
-    if (!v) { /* no memory: the handle keeps the thread object, which stays RUNNING */
-        fputs("scheme: no memory for a thread\n", stderr);
-        free(s);
-        return NULL;
+    if (v) {
+        v->stack[REG_THREAD] = TAGGED(besom_handle_get(v->m, s->thread), TAG_OBJECT);
+        v->stack[REG_PARAMS] = FIELD(v->stack[REG_THREAD], THREAD_PARAMS);
     }
-    Value t = TAGGED(besom_handle_get(v->m, s->thread), TAG_OBJECT);
-    v->stack[REG_THREAD] = t, v->stack[REG_PARAMS] = FIELD(t, THREAD_PARAMS);
-    besom_handle_free(heap, s->thread);
-    free(s);
+    pthread_mutex_lock(&big);
+    s->state = v ? STARTED : REFUSED; /* now its starter frees it */
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&big);
+    if (!v) return NULL;
     v->on_exit = &dead;
     if (setjmp(dead) == 0) {
-        Value result = vm_run(v, FIELD(t, THREAD_THUNK));
+        Value result = vm_run(v, FIELD(v->stack[REG_THREAD], THREAD_THUNK));
         finish(v, v->stack[REG_THREAD], result, DONE);
     } else finish(v, v->stack[REG_THREAD], v->stack[REG_LAST], FAILED);
     vm_free(v);
@@ -102,16 +102,19 @@ BUILTIN(start, "thread-start!", 1, 1) {
     if (fresh) store(v, t, &FIELD(t, THREAD_STATE), FIX(RUNNING));
     pthread_mutex_unlock(&big);
     if (!fresh) fail(v, "thread-start!", "started already", 1, t);
-    struct start *s = malloc(sizeof *s);
-    if (!s || !(s->thread = besom_handle_new(v->m, ADDRESS(t)))) alloc_slow_error(v);
-    int error = pthread_create(&id, NULL, run, s);
-    if (error) {
-        besom_handle_free(heap, s->thread);
-        free(s);
-        fail(v, "thread-start!", strerror(error), 0);
+    struct start s = {.thread = besom_handle_new(v->m, ADDRESS(t)), .state = REFUSED};
+    if (!s.thread) alloc_slow_error(v);
+    pthread_mutex_lock(&big);
+    if (pthread_create(&id, NULL, run, &s) == 0) {
+        pthread_detach(id);
+        s.state = STARTING;
+        while (s.state == STARTING) wait_for_change(v, NULL);
     }
-    pthread_detach(id);
-    return t;
+    pthread_mutex_unlock(&big);
+    besom_handle_free(heap, s.thread);
+    if (s.state == STARTED) return t;
+    store(v, t, &FIELD(t, THREAD_STATE), FIX(NEW));
+    fail(v, "thread-start!", "the system refused a thread", 1, t);
 }
 BUILTIN(join, "%thread-join", 2, 2) { /* (%thread-join thread timeout-or-#f): (state . result) */
     Value t = thread_arg(v, "thread-join!", argv[0]);
