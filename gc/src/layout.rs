@@ -4,7 +4,7 @@
 //! their slots need a header. The others, and all arrays, use the shared form: the slot's last word, or a
 //! large object's span, names the layout, and the element's pattern repeats over the whole object.
 
-use besom_alloc_core::heap_tables::{ZeroedTable, Zeroable};
+use besom_alloc_core::heap_tables::{Zeroable, ZeroedTable};
 use besom_alloc_core::os::OutOfMemory;
 use besom_alloc_core::size_class::{MAX_SMALL, class_of};
 use besom_alloc_core::span_class::{FIRST_LAYOUT, OWN_LAYOUTS};
@@ -152,4 +152,97 @@ fn bitmap(words: usize, offsets: &[u32]) -> Result<Box<BitVec<u64, Lsb0>>, Layou
         bits.set(*o as usize / 8, true);
     }
     Ok(Box::new(bits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use besom_alloc_core::size_class::SizeClass;
+    use besom_alloc_core::span_class::{Kind, SpanClass};
+    use besom_alloc_core::units::Bytes;
+
+    fn heap() -> (SpanHeap, Layouts) {
+        (SpanHeap::new(Bytes(64 << 20), Bytes(0), false).expect("a heap"), Layouts::new().expect("layouts"))
+    }
+
+    fn pointers(layout: &Layout) -> Vec<usize> {
+        let mut words = Vec::new();
+        layout.for_each_pointer(|w| words.push(w));
+        words
+    }
+
+    #[test]
+    fn bad_shapes_are_refused_and_take_no_number() {
+        let (heap, layouts) = heap();
+        let too_large = u32::MAX as usize + 1;
+        let bad: [(usize, &[u32]); 10] = [
+            (0, &[]),
+            (too_large, &[]),
+            (8, &[8]),
+            (16, &[12]),
+            (16, &[4]),
+            (16, &[0, 16]),
+            (12, &[0]),
+            (7, &[0]),
+            (24, &[u32::MAX]),
+            (24, &[u32::MAX - 7]),
+        ];
+        for (bytes, offsets) in bad {
+            assert_eq!(
+                layouts.register(&heap, bytes, offsets),
+                Err(LayoutError::Invalid),
+                "{bytes} {offsets:?}"
+            );
+        }
+        assert_eq!(layouts.register(&heap, 8, &[0]), Ok(FIRST_LAYOUT as u32));
+        assert!(layouts.registered(FIRST_LAYOUT as u32 + 1).is_none());
+        assert!(layouts.registered(u32::MAX).is_none() && layouts.registered(0).is_none());
+    }
+
+    #[test]
+    fn pointers_are_those_that_were_named() {
+        let (heap, layouts) = heap();
+        for (bytes, offsets) in [
+            (16, vec![]),
+            (12, vec![]),
+            (16, vec![8, 0, 8]),
+            (512, vec![0, 504]),
+            (520, vec![0, 504, 512]),
+            (80_000, vec![512, 79_992, 0]),
+        ] {
+            let public = layouts.register(&heap, bytes, &offsets).expect("a layout");
+            let (number, layout) = layouts.registered(public).expect("registered");
+            let mut words: Vec<usize> = offsets.iter().map(|o| *o as usize / 8).collect();
+            words.sort_unstable();
+            words.dedup();
+            assert_eq!(pointers(layout), words, "{bytes} bytes");
+            assert_eq!((layout.words(), layout.is_pointer_free()), (bytes.div_ceil(8), words.is_empty()));
+            assert_eq!(pointers(layouts.get(number)), words);
+        }
+    }
+
+    #[test]
+    fn a_span_class_is_the_public_number() {
+        let (heap, layouts) = heap();
+        for (bytes, class) in [(8, 1), (24, 2), (20, 2), (32, 3), (32768, 66)] {
+            let public = layouts.register(&heap, bytes, &[]).expect("a layout");
+            let facts = heap.classes().get(SpanClass(public as u16)).facts();
+            assert_eq!((facts.kind, facts.size_class), (Kind::Typed, SizeClass(class)), "{bytes} bytes");
+            let (number, _) = layouts.registered(public).expect("registered");
+            assert_eq!(heap.classes().get(SpanClass(public as u16)).layout(), number);
+        }
+    }
+
+    #[test]
+    fn they_run_out_at_the_limit() {
+        let (heap, layouts) = heap();
+        for n in 0..MAX_LAYOUTS {
+            assert_eq!(layouts.register(&heap, 16, &[8]), Ok((FIRST_LAYOUT + n) as u32));
+        }
+        assert_eq!(layouts.register(&heap, 16, &[8]), Err(LayoutError::Limit));
+        assert_eq!(layouts.register(&heap, 100_000, &[8]), Err(LayoutError::Limit));
+        let last = (FIRST_LAYOUT + MAX_LAYOUTS - 1) as u32;
+        assert_eq!(layouts.registered(last).map(|(_, l)| pointers(l)), Some(vec![1]));
+        assert!(layouts.registered(last + 1).is_none());
+    }
 }

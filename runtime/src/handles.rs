@@ -118,3 +118,74 @@ impl Handles {
         Bytes(used * size_of::<Handle>())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(handle: Option<&Handle>) -> usize {
+        std::ptr::from_ref(handle.expect("a handle")).addr()
+    }
+
+    fn shown(handles: &Handles) -> Vec<usize> {
+        let mut shown = Vec::new();
+        handles.for_each(|object| shown.push(object));
+        shown
+    }
+
+    #[test]
+    fn a_handle_holds_what_it_was_given_until_it_is_freed() {
+        let handles = Handles::new(Bytes(1 << 30)).expect("handles");
+        let (a, b) = (address(handles.add(100)), address(handles.add(0)));
+        assert_eq!((handles.get(a), handles.get(b)), (100, 0));
+        handles.set(b, 300);
+        assert_eq!(shown(&handles), [100, 300]);
+        handles.remove(a);
+        assert_eq!(shown(&handles), [300]);
+        // The last freed is the next taken.
+        let c = address(handles.add(400));
+        assert_eq!((c, handles.get(c)), (a, 400));
+        assert_eq!(shown(&handles), [400, 300]);
+    }
+
+    #[test]
+    fn the_mapping_is_the_limit() {
+        let handles = Handles::new(Bytes(0)).expect("handles");
+        let most = (1 << 16) / size_of::<Handle>();
+        let all: Vec<usize> = (0..most).map(|n| address(handles.add(n + 1))).collect();
+        assert!(handles.add(7).is_none(), "handle {}", most + 1);
+        assert_eq!(shown(&handles), (1..=most).collect::<Vec<_>>());
+        for handle in all.iter().rev() {
+            handles.remove(*handle);
+        }
+        assert_eq!(shown(&handles), []);
+        assert_eq!(handles.for_each(|_| ()), Bytes(1 << 16), "looked at, though all are free");
+        assert_eq!(address(handles.add(1)), all[0]);
+    }
+
+    #[test]
+    fn threads_share_the_list() {
+        let handles = Handles::new(Bytes(1 << 30)).expect("handles");
+        std::thread::scope(|scope| {
+            for thread in 1..5 {
+                let handles = &handles;
+                scope.spawn(move || {
+                    let mut own = Vec::new();
+                    for n in 0..5000 {
+                        own.push((address(handles.add(thread << 20 | n)), thread << 20 | n));
+                        if n % 3 != 0 {
+                            let (handle, object) = own.swap_remove(n % own.len());
+                            assert_eq!(handles.get(handle), object);
+                            handles.remove(handle);
+                        }
+                    }
+                    for (handle, object) in own {
+                        assert_eq!(handles.get(handle), object);
+                        handles.remove(handle);
+                    }
+                });
+            }
+        });
+        assert_eq!(shown(&handles), []);
+    }
+}

@@ -108,13 +108,16 @@ impl Options {
                 self.gc_percent = number(value, u32::MAX.into(), "a number from 0 to 4294967295")? as u32;
             }
             b"PROCS" => self.procs = number(value, PROCS_MAX.into(), "a number from 0 to 4096")? as u32,
-            b"MARK_WORKERS" => self.mark_workers = number(value, WORKERS_MAX, "a number from 0 to 256")? as u32,
+            b"MARK_WORKERS" => {
+                self.mark_workers = number(value, WORKERS_MAX, "a number from 0 to 256")? as u32
+            }
             b"SCAN_NATIVE_STACKS" => self.scan_native_stacks = flag(value)?,
             b"TINY" => self.tiny = flag(value)?,
             b"GC_TRACE" => self.gc_trace = flag(value)?,
             b"CLOBBER_FREE" => self.clobber_free = flag(value)?,
             b"COLLECT_EVERY" => {
-                self.collect_every = number(value, i32::MAX as u64, "a number from 0 to 2147483647")? as c_int;
+                self.collect_every =
+                    number(value, i32::MAX as u64, "a number from 0 to 2147483647")? as c_int;
             }
             b"VERIFY" => {
                 self.verify = match value {
@@ -181,4 +184,102 @@ fn complain(name: &OsStr, value: &OsStr, expected: &str) {
     };
     let line = format!("besom: {}={}, expected {expected}; ignored\n", shown(name), shown(value));
     let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(key: &str, value: &str) -> std::result::Result<Options, &'static str> {
+        let mut options = Options::default();
+        options.set(key.as_bytes(), value.as_bytes()).map(|()| options)
+    }
+
+    #[test]
+    fn sizes_take_suffixes_and_do_not_overflow() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1", 1),
+            ("12k", 12 << 10),
+            ("12K", 12 << 10),
+            ("3m", 3 << 20),
+            ("2G", 2 << 30),
+            ("9223372036854775807", isize::MAX as usize),
+            ("8589934591g", 8_589_934_591 << 30),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "k",
+            "m1",
+            "1kk",
+            "1 k",
+            " 1",
+            "-1",
+            "+1",
+            "1.5m",
+            "0x10",
+            "9223372036854775808",
+            "8589934592g",
+            "1t",
+        ] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_variable_sets_its_field() {
+        assert_eq!(set("HEAP_LIMIT", "64m").map(|o| o.heap_limit), Ok(64 << 20));
+        assert_eq!(set("MEMORY_LIMIT", "1g").map(|o| o.memory_limit), Ok(1 << 30));
+        assert_eq!(set("GC_PERCENT", "4294967295").map(|o| o.gc_percent), Ok(u32::MAX));
+        assert_eq!(set("PROCS", "4096").map(|o| o.procs), Ok(4096));
+        assert_eq!(set("MARK_WORKERS", "256").map(|o| o.mark_workers), Ok(256));
+        assert_eq!(set("SCAN_NATIVE_STACKS", "0").map(|o| o.scan_native_stacks), Ok(0));
+        assert_eq!(set("TINY", "0").map(|o| o.tiny), Ok(0));
+        assert_eq!(set("GC_TRACE", "1").map(|o| o.gc_trace), Ok(1));
+        assert_eq!(set("CLOBBER_FREE", "1").map(|o| o.clobber_free), Ok(1));
+        assert_eq!(set("COLLECT_EVERY", "2147483647").map(|o| o.collect_every), Ok(i32::MAX));
+        for (n, name) in ["off", "marks", "heap", "both"].into_iter().enumerate() {
+            assert_eq!(set("VERIFY", name).map(|o| o.verify), Ok(n as c_int));
+            assert_eq!(set("VERIFY", &n.to_string()).map(|o| o.verify), Ok(n as c_int));
+        }
+    }
+
+    #[test]
+    fn what_a_variable_sets_is_in_range() {
+        for (key, values) in [
+            ("PROCS", ["4096", "0"]),
+            ("MARK_WORKERS", ["256", "0"]),
+            ("COLLECT_EVERY", ["2147483647", "0"]),
+            ("VERIFY", ["both", "off"]),
+            ("TINY", ["1", "0"]),
+        ] {
+            for value in values {
+                assert_eq!(set(key, value).expect("a value").check(), Ok(()), "{key}={value}");
+            }
+        }
+        assert_eq!(Options::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_bad_value_says_what_was_expected() {
+        for (key, value, expected) in [
+            ("PROCS", "4097", "a number from 0 to 4096"),
+            ("PROCS", "many", "a number from 0 to 4096"),
+            ("PROCS", "", "a number from 0 to 4096"),
+            ("MARK_WORKERS", "257", "a number from 0 to 256"),
+            ("GC_PERCENT", "4294967296", "a number from 0 to 4294967295"),
+            ("COLLECT_EVERY", "-1", "a number from 0 to 2147483647"),
+            ("TINY", "2", "0 or 1"),
+            ("TINY", "yes", "0 or 1"),
+            ("VERIFY", "4", "off, marks, heap or both"),
+            ("VERIFY", "Both", "off, marks, heap or both"),
+            ("HEAP_LIMIT", "lots", "a size in bytes, or with k, m or g"),
+            ("HEAPLIMIT", "1", "no such variable; see besom.h, Debugging"),
+            ("procs", "1", "no such variable; see besom.h, Debugging"),
+        ] {
+            assert_eq!(set(key, value).err(), Some(expected), "{key}={value}");
+        }
+    }
 }

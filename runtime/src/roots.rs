@@ -70,3 +70,83 @@ impl Roots {
         bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use besom_gc::{Encoding, Layouts, Shapes};
+
+    struct Notes {
+        shapes: Shapes,
+        exact: Vec<usize>,
+        any: Vec<usize>,
+    }
+
+    impl Visitor for Notes {
+        fn exact(&mut self, address: usize) {
+            self.exact.push(address);
+        }
+
+        fn any(&mut self, word: usize) {
+            self.any.push(word);
+        }
+
+        fn shapes(&self) -> &Shapes {
+            &self.shapes
+        }
+    }
+
+    fn visit(roots: &Roots) -> (Vec<usize>, Vec<usize>, Bytes) {
+        let layouts = Layouts::new().expect("layouts");
+        let shapes =
+            Shapes { encoding: Encoding::default(), trace: None, data: std::ptr::null_mut(), layouts };
+        let mut notes = Notes { shapes, exact: Vec::new(), any: Vec::new() };
+        let bytes = roots.visit(&mut notes);
+        notes.exact.sort_unstable();
+        notes.any.sort_unstable();
+        (notes.exact, notes.any, bytes)
+    }
+
+    #[test]
+    fn ranges_are_read_as_their_kind_until_they_are_removed() {
+        let roots = Roots::new();
+        let (values, words) = ([8usize, 9, 16], [1usize, 2]);
+        let (a, b) = (values.as_ptr().expose_provenance(), words.as_ptr().expose_provenance());
+        // SAFETY: the arrays outlive the ranges.
+        unsafe {
+            assert_eq!(roots.add(a, 3, Kind::Values), Ok(()));
+            assert_eq!(roots.add(b, 2, Kind::Conservative), Ok(()));
+            // Ranges may overlap, but not start at one place.
+            assert_eq!(roots.add(a + 16, 1, Kind::Conservative), Ok(()));
+            assert_eq!(roots.add(a, 1, Kind::Conservative), Err(Error::Invalid));
+        }
+        assert_eq!(visit(&roots), (vec![8, 16], vec![1, 2, 16], Bytes(48)));
+        assert_eq!(roots.remove(a + 8), Err(Error::Invalid));
+        assert_eq!(roots.remove(a), Ok(()));
+        assert_eq!(roots.remove(a), Err(Error::Invalid));
+        assert_eq!(visit(&roots), (vec![], vec![1, 2, 16], Bytes(24)));
+    }
+
+    #[test]
+    fn bad_ranges_are_refused() {
+        let roots = Roots::new();
+        let word = 0usize;
+        let at = (&raw const word).expose_provenance();
+        let bad = [
+            (0, 1, Kind::Conservative),
+            (at + 4, 1, Kind::Conservative),
+            (at, 0, Kind::Conservative),
+            (at, usize::MAX / 8 + 1, Kind::Conservative),
+            (at, usize::MAX / 8, Kind::Conservative),
+            (at, 1, Kind::NoScan),
+            (at, 1, Kind::Traced),
+            (at, 1, Kind::Typed),
+            (at, 1, Kind::TypedShared),
+        ];
+        for (n, (start, words, kind)) in bad.into_iter().enumerate() {
+            // SAFETY: refused ranges are not read.
+            assert_eq!(unsafe { roots.add(start, words, kind) }, Err(Error::Invalid), "bad range {n}");
+        }
+        assert_eq!(visit(&roots).2, Bytes(0));
+    }
+}

@@ -200,7 +200,7 @@ impl Scheduler {
         }
         inner.destroy_surplus(house);
         if inner.is_surplus() {
-            inner.ring_running(house, POLL_HAND_OVER);
+            inner.ring_holders(house, POLL_HAND_OVER);
         }
         self.distribute(&mut inner);
         Ok(())
@@ -257,7 +257,7 @@ impl Scheduler {
         }
         inner.stopping = true;
         inner.park(seat);
-        inner.ring_running(house, POLL_STOP);
+        inner.ring_holders(house, POLL_STOP);
         while inner.running != 0 {
             inner = wait(&self.stopped, inner);
         }
@@ -307,17 +307,22 @@ impl Scheduler {
             if inner.chair(seat).state == State::Running {
                 return inner.p_of(seat);
             }
-            // In a model time does not pass, so that every slice is over before it begins.
-            if cfg!(loom) && !inner.stopping {
-                inner.request_hand_over(house);
-            }
             let turn: *const Condvar = &raw const *inner.chair(seat).turn;
             // SAFETY: a chair's condition variable is boxed, and lives as long as the scheduler.
             let (guard, late) = wait_slice(unsafe { &*turn }, inner);
             inner = guard;
-            if late && !inner.stopping && inner.chair(seat).state == State::Waiting {
-                inner.request_hand_over(house);
+            if late {
+                inner.slice_is_over(house, seat);
             }
+        }
+    }
+
+    /// In a model time passes when the model says so: the slices of all who wait are over.
+    #[cfg(loom)]
+    pub fn let_slices_end(&self, house: &impl House) {
+        let mut inner = lock(&self.inner);
+        for n in 0..inner.seats.len() {
+            inner.slice_is_over(house, Seat(n as u32));
         }
     }
 
@@ -449,12 +454,19 @@ impl Inner {
         self.set_poll(house, seat, poll);
     }
 
-    /// Rings at every running seat.
-    fn ring_running(&mut self, house: &impl House, poll: u32) {
+    /// Rings at every seat that holds a P, also at those parked: a limit may fall during a stop.
+    fn ring_holders(&mut self, house: &impl House, poll: u32) {
         for n in 0..self.seats.len() {
-            if self.seats[n].state == State::Running {
+            if self.seats[n].p.is_some() {
                 self.add_poll(house, Seat(n as u32), poll);
             }
+        }
+    }
+
+    /// The seat's thread has waited long enough, if it waits still.
+    fn slice_is_over(&mut self, house: &impl House, seat: Seat) {
+        if !self.stopping && self.chair(seat).state == State::Waiting {
+            self.request_hand_over(house);
         }
     }
 
@@ -492,7 +504,11 @@ fn wait_slice<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> (MutexGuard
     }
 }
 
+/// Waits; what passes of time is said by `Scheduler::let_slices_end`.
 #[cfg(loom)]
 fn wait_slice<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> (MutexGuard<'a, T>, bool) {
     (wait(condvar, guard), false)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -87,7 +87,9 @@ impl Gang {
         {
             let mut state = lock(&self.core.state);
             // SAFETY: only the lifetime changes; `run` does not return while a helper uses the closure.
-            let job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(job) };
+            let job = unsafe {
+                std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(job)
+            };
             state.job = Some(job);
             state.round += 1;
             (state.wanted, state.joined, state.left) = (helpers, 0, 0);
@@ -138,5 +140,50 @@ unsafe extern "C" fn helper(arg: *mut c_void) -> *mut c_void {
             }
             _ => state = core.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn helpers_join_a_job_at_most_once_and_are_waited_for() {
+        let gang = Gang::new(3);
+        gang.ensure_started();
+        assert_eq!(gang.started(), 3);
+        for round in 0..200 {
+            let wanted = round % 4;
+            let inside = AtomicUsize::new(0);
+            let joined = Mutex::new(Vec::new());
+            let job = |index: usize| {
+                inside.fetch_add(1, SeqCst);
+                lock(&joined).push(index);
+                std::thread::yield_now();
+                inside.fetch_sub(1, SeqCst);
+            };
+            // Waits until all have joined, so that the job's end is seen from every helper.
+            gang.run(wanted, &job, || {
+                while lock(&joined).len() < wanted {
+                    std::thread::yield_now();
+                }
+            });
+            assert_eq!(inside.load(SeqCst), 0, "somebody is inside a job that is over");
+            let mut joined = std::mem::take(&mut *lock(&joined));
+            joined.sort_unstable();
+            joined.dedup();
+            assert_eq!(joined.len(), wanted, "round {round}: {joined:?}");
+            assert!(joined.iter().all(|index| (1..=3).contains(index)), "{joined:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_without_helpers_is_the_callers_own() {
+        let gang = Gang::new(0);
+        gang.ensure_started();
+        assert_eq!(gang.started(), 0);
+        let mut ran = false;
+        gang.run(0, &|_| unreachable!("there are no helpers"), || ran = true);
+        assert!(ran);
     }
 }

@@ -71,3 +71,36 @@ impl Termination {
         found
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use besom_stats::sync::{Mutex, lock};
+
+    #[test]
+    fn nobody_leaves_while_there_is_work() {
+        for round in 0..50 {
+            let termination = Termination::new();
+            let queue: Mutex<Vec<u32>> = Mutex::new(vec![12]);
+            let done = AtomicUsize::new(0);
+            termination.begin();
+            let worker = || {
+                while let Some(n) = termination.find(|| !lock(&queue).is_empty(), || lock(&queue).pop()) {
+                    done.fetch_add(1, SeqCst);
+                    if n > 0 {
+                        lock(&queue).extend([n - 1, n - 1]);
+                    }
+                }
+            };
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    termination.join();
+                    scope.spawn(worker);
+                }
+                worker();
+            });
+            assert_eq!(done.load(SeqCst), (1 << 13) - 1, "round {round}: a tree of work");
+            assert!(!termination.wanted(), "nobody waits when all have left");
+        }
+    }
+}

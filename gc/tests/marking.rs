@@ -1,0 +1,216 @@
+//! Marking: everything that is reachable, nothing else, with one worker and with several, when the queue's memory is
+//! used up; and the second marker, which finds what the first missed.
+
+mod yard;
+
+use besom_alloc_core::span_class::Kind;
+use besom_alloc_core::units::Bytes;
+use besom_gc::Encoding;
+use besom_gc::mark::{Marked, Marker};
+use besom_gc::verify::verify_marks;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use yard::Yard;
+
+/// Live bytes from which on helpers take part.
+const MANY: Bytes = Bytes(64 << 20);
+const QUEUE_LEAST: Bytes = Bytes(1);
+
+fn write(object: *mut u64, word: usize, value: *mut u64) {
+    // SAFETY: callers write words of their objects.
+    unsafe { object.add(word).write(value.expose_provenance() as u64) };
+}
+
+fn mark(yard: &mut Yard, marker: &Marker, last_live: Bytes, roots: &[*mut u64]) -> Marked {
+    let stopped = yard.stop();
+    marker.prepare(last_live);
+    marker.mark(&yard.heap, &yard.shapes, &stopped, last_live, |visitor| {
+        roots.iter().for_each(|root| visitor.any(root.addr()));
+        Bytes(roots.len() * 8)
+    })
+}
+
+fn verified(yard: &Yard, roots: &[*mut u64]) -> Option<usize> {
+    verify_marks(&yard.heap, &yard.shapes, |visitor| {
+        roots.iter().for_each(|root| visitor.any(root.addr()));
+        Bytes(0)
+    })
+}
+
+fn is_marked(yard: &Yard, object: *mut u64) -> bool {
+    yard.heap.tables().is_marked(yard.heap.find(object.addr()).expect("an object").offset)
+}
+
+/// Marked objects, by a walk.
+fn marked(yard: &mut Yard) -> usize {
+    let stopped = yard.stop();
+    let mut count = 0;
+    yard.heap.for_each_span(&stopped, |page, span| {
+        yard.heap
+            .for_each_object(page, span, |offset| count += usize::from(yard.heap.tables().is_marked(offset)));
+    });
+    count
+}
+
+#[test]
+fn what_is_reachable_is_marked_and_nothing_else() {
+    let mut yard = Yard::new(Encoding::default(), None);
+    let root = yard.alloc(32, Kind::Values);
+    let (left, right) = (yard.alloc(64, Kind::Conservative), yard.alloc(50_000, Kind::Values));
+    let (leaf, cycle) = (yard.alloc(16, Kind::NoScan), yard.alloc(16, Kind::Values));
+    let (dead, deader) = (yard.alloc(16, Kind::Values), yard.alloc(16, Kind::Values));
+    write(root, 0, left);
+    write(root, 3, right);
+    write(left, 7, leaf.wrapping_byte_add(15));
+    write(right, 6249, cycle);
+    write(cycle, 1, root);
+    // A pointer in an object without pointers; the dead lead to the living, and to each other.
+    write(leaf, 0, dead);
+    write(dead, 0, root);
+    write(dead, 1, deader);
+    write(deader, 0, dead);
+    let marker = Marker::new(1, QUEUE_LEAST).expect("a marker");
+    let found = mark(&mut yard, &marker, Bytes(0), &[root]);
+    for (name, object) in [("root", root), ("left", left), ("right", right), ("leaf", leaf), ("cycle", cycle)]
+    {
+        assert!(is_marked(&yard, object), "{name}");
+    }
+    assert!(!is_marked(&yard, dead) && !is_marked(&yard, deader));
+    assert_eq!(found.live, Bytes(32 + 64 + 57_344 + 16 + 16));
+    assert_eq!((found.roots, found.workers), (Bytes(8), 1));
+    assert_eq!(verified(&yard, &[root]), Some(5));
+}
+
+#[test]
+fn a_list_of_any_length_is_followed() {
+    let mut yard = Yard::new(Encoding::default(), None);
+    let mut head = std::ptr::null_mut();
+    const LENGTH: usize = 300_000;
+    for _ in 0..LENGTH {
+        let node = yard.alloc(16, Kind::Values);
+        write(node, 0, head);
+        head = node;
+    }
+    let marker = Marker::new(1, QUEUE_LEAST).expect("a marker");
+    assert_eq!(mark(&mut yard, &marker, Bytes(0), &[head]).live, Bytes(LENGTH * 16));
+    assert_eq!(verified(&yard, &[head]), Some(LENGTH));
+}
+
+/// An array of `count` objects that each lead to one more.
+fn bush(yard: &mut Yard, count: usize) -> *mut u64 {
+    let array = yard.alloc(count * 8, Kind::Values);
+    for n in 0..count {
+        let (inner, leaf) = (yard.alloc(16, Kind::Values), yard.alloc(32, Kind::Values));
+        write(inner, 1, leaf);
+        write(array, n, inner);
+    }
+    array
+}
+
+#[test]
+fn a_queue_that_overflows_loses_nothing() {
+    for (workers, last_live) in [(1, Bytes(0)), (3, MANY)] {
+        let mut yard = Yard::new(Encoding::default(), None);
+        // More pointers in one array than the least queue has entries.
+        const COUNT: usize = 400_000;
+        let array = bush(&mut yard, COUNT);
+        let dead = yard.alloc(64, Kind::Values);
+        let marker = Marker::new(workers, QUEUE_LEAST).expect("a marker");
+        let found = mark(&mut yard, &marker, last_live, &[array]);
+        assert_eq!(verified(&yard, &[array]), Some(2 * COUNT + 1), "{workers} workers");
+        assert_eq!(marked(&mut yard), 2 * COUNT + 1, "{workers} workers");
+        assert!(!is_marked(&yard, dead));
+        let pages = (COUNT * 8usize).next_multiple_of(8192);
+        assert_eq!(found.live, Bytes(COUNT * 48 + pages), "{workers} workers");
+        assert!(marker.work_bytes() <= Bytes(2 << 20), "{:?}", marker.work_bytes());
+    }
+}
+
+#[test]
+fn workers_together_mark_what_one_marks() {
+    let mut yard = Yard::new(Encoding::default(), None);
+    let roots: Vec<_> = (0..20).map(|_| bush(&mut yard, 5000)).collect();
+    let marker = Marker::new(4, Bytes(1 << 30)).expect("a marker");
+    let found = mark(&mut yard, &marker, MANY, &roots);
+    assert_eq!(verified(&yard, &roots), Some(20 * 10_001));
+    assert_eq!(marked(&mut yard), 20 * 10_001);
+    assert_eq!(found.live, Bytes(20 * (5000 * 48 + 40_960)));
+    assert!((1..=4).contains(&found.workers), "{found:?}");
+}
+
+#[test]
+fn a_marker_can_be_used_again_and_again() {
+    let mut yard = Yard::new(Encoding::default(), None);
+    let root = bush(&mut yard, 2000);
+    let marker = Marker::new(3, Bytes(1 << 30)).expect("a marker");
+    for round in 0..50 {
+        let last_live = if round % 3 == 0 { Bytes(0) } else { MANY };
+        let found = mark(&mut yard, &marker, last_live, &[root]);
+        assert_eq!(marked(&mut yard), 4001, "round {round}");
+        assert_eq!(found.live, Bytes(2000 * 48 + 16_384), "round {round}");
+        // The next round: all marks away, as the sweep leaves them.
+        let stopped = yard.stop();
+        yard.heap.advance_generation(&stopped);
+        yard.heap.finish_sweep(yard.heap.stats().unattached());
+        yard.heap.check(&stopped);
+        assert_eq!(marked(&mut yard), 0);
+    }
+}
+
+/// Runs `broken` in a child process, which must be aborted with a line that holds `parts`.
+fn dies(test: &str, parts: &[&str], broken: impl FnOnce()) {
+    const CHILD: &str = "MARKING_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        broken();
+        std::process::exit(0);
+    }
+    let output = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(CHILD, "1")
+        .output()
+        .expect("a child");
+    let line = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(6), "{output:?}");
+    assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+}
+
+#[test]
+fn an_object_that_was_missed_is_named_with_its_path() {
+    let parts = ["besom: verify: ", "from a root ", "64 bytes, which is not marked"];
+    dies("an_object_that_was_missed_is_named_with_its_path", &parts, || {
+        let mut yard = Yard::new(Encoding::default(), None);
+        let (root, middle, missed) =
+            (yard.alloc(16, Kind::Values), yard.alloc(16, Kind::Values), yard.alloc(64, Kind::Values));
+        write(root, 0, middle);
+        let marker = Marker::new(1, QUEUE_LEAST).expect("a marker");
+        mark(&mut yard, &marker, Bytes(0), &[root]);
+        // An edge that the first marker did not see.
+        write(middle, 1, missed);
+        verified(&yard, &[root]);
+    });
+}
+
+#[test]
+fn a_root_that_was_missed_is_named() {
+    let parts = ["besom: verify: a root leads to ", "16 bytes, which is not marked"];
+    dies("a_root_that_was_missed_is_named", &parts, || {
+        let mut yard = Yard::new(Encoding::default(), None);
+        let root = yard.alloc(16, Kind::Values);
+        yard.stop();
+        verified(&yard, &[root]);
+    });
+}
+
+#[test]
+fn a_pointer_to_no_object_is_named() {
+    let parts = ["besom: verify: ", "points to 0x", "where no object is"];
+    dies("a_pointer_to_no_object_is_named", &parts, || {
+        let mut yard = Yard::new(Encoding::default(), None);
+        let root = yard.alloc(16, Kind::Values);
+        let marker = Marker::new(1, QUEUE_LEAST).expect("a marker");
+        mark(&mut yard, &marker, Bytes(0), &[root]);
+        // The next slot of the span, which is not allocated.
+        write(root, 0, root.wrapping_add(64));
+        verified(&yard, &[root]);
+    });
+}
