@@ -17,4 +17,5 @@ pub mod span_heap;
 pub mod span_set;
 pub mod stopped;
 pub mod sweep;
+pub mod sweep_protocol;
 pub mod units;

@@ -1,20 +1,10 @@
 //! A span: some pages cut into slots of one size, and the state that says who may touch it.
 //!
-//! ## `sweepgen`
-//!
-//! With G the heap's sweep generation, which grows by 2 at the end of each mark phase:
-//!
-//! | value | meaning | who may touch the span |
-//! |---|---|---|
-//! | G-2 | holds garbage of the last cycle | nobody, until it is swept |
-//! | G-1 | is being swept | the one who moved it there by compare-and-swap: [`Sweeping`] |
-//! | G | swept | the one who popped it from a central set |
-//! | G+3 | swept, then cached | the cache's P: [`Span::uncache`] |
-//!
-//! All caches are flushed before G grows, so 'cached before sweep began' (G+1 in the field) does not occur.
+//! Who may touch it is said by its `sweepgen`, see [`crate::sweep_protocol`].
 
 use crate::span_class::SpanClass;
-use crate::units::{Bytes, PageId, Pages};
+use crate::sweep_protocol::SweepGen;
+use crate::units::{Bytes, Pages};
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 
 /// One span; 64 bytes, in a flat array indexed by the span's first page.
@@ -24,12 +14,12 @@ use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 /// - every slot below `free_index` is allocated, or was when the index passed it
 /// - `index_of(offset) == offset / slot_bytes` for every offset inside
 ///
-/// All fields but `sweepgen` and `next` are written only by the span's owner as the table above says, or
+/// All fields but `sweepgen` and `next` are written only by the span's owner as the table of sweep generations says, or
 /// before its pages' class is published. They are atomic, relaxed, because readers that only look an
 /// address up may come at any time.
 #[repr(C, align(64))]
 pub struct Span {
-    sweepgen: AtomicU32,
+    pub(crate) sweepgen: SweepGen,
     /// Link of the set that holds the span; see `span_set`.
     pub(crate) next: AtomicU32,
     pages: AtomicU32,
@@ -48,6 +38,8 @@ pub struct Span {
     large_bytes: AtomicU64,
 }
 
+// A model's atomics are larger, and are never mapped.
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<Span>() == 64);
 
 /// What a new span is made of.
@@ -80,7 +72,7 @@ impl Span {
         self.needs_zero.store(u32::from(!shape.zeroed), Relaxed);
         self.layout.store(0, Relaxed);
         self.large_bytes.store(0, Relaxed);
-        self.sweepgen.store(generation, Release);
+        self.sweepgen.set(generation);
     }
 
     /// Pages of the span.
@@ -178,52 +170,16 @@ impl Span {
 
     /// The sweep generation.
     pub fn sweepgen(&self) -> u32 {
-        self.sweepgen.load(Acquire)
-    }
-
-    /// Takes an unswept span for sweeping. `None`: somebody else has it, or it is swept.
-    pub fn try_sweep(&self, page: PageId, generation: u32) -> Option<Sweeping<'_>> {
-        let unswept = generation.wrapping_sub(2);
-        self.sweepgen
-            .compare_exchange(unswept, generation.wrapping_sub(1), Acquire, Relaxed)
-            .ok()
-            .map(|_| Sweeping { span: self, page, generation })
+        self.sweepgen.get()
     }
 
     /// Hands a swept span, which the caller owns, to a cache.
     pub fn cache(&self, generation: u32) {
-        debug_assert_eq!(self.sweepgen(), generation);
-        self.sweepgen.store(generation.wrapping_add(3), Relaxed);
+        self.sweepgen.cache(generation);
     }
 
     /// Takes it back from the cache, swept.
     pub fn uncache(&self, generation: u32) {
-        debug_assert_eq!(self.sweepgen(), generation.wrapping_add(3));
-        self.sweepgen.store(generation, Release);
-    }
-}
-
-/// The right to sweep one span. Only [`Span::try_sweep`] hands it out; [`Sweeping::done`] ends it.
-#[must_use = "a span that is never published stays out of reach for ever"]
-pub struct Sweeping<'a> {
-    span: &'a Span,
-    page: PageId,
-    generation: u32,
-}
-
-impl<'a> Sweeping<'a> {
-    /// The span.
-    pub fn span(&self) -> &'a Span {
-        self.span
-    }
-
-    /// Its first page.
-    pub fn page(&self) -> PageId {
-        self.page
-    }
-
-    /// Publishes the span as swept; it still belongs to the caller until it is put into a set.
-    pub fn done(self) {
-        self.span.sweepgen.store(self.generation, Release);
+        self.sweepgen.uncache(generation);
     }
 }

@@ -13,13 +13,10 @@ use crate::size_class::{CLASS_MAGIC, CLASS_PAGES, CLASS_SIZE, CLASS_SLOTS, SizeC
 use crate::span::{Span, SpanShape};
 use crate::span_class::{ClassTable, FIRST_LAYOUT, Kind, OWN_LAYOUTS, SPAN_CLASS_COUNT, SpanClass};
 use crate::stopped::Stopped;
+use crate::sweep_protocol::SweepPhase;
 use crate::units::{Bytes, CHUNK_PAGES, PageId, Pages};
 use besom_stats::sync::raw::{AtomicU32, Ordering::*};
 use besom_stats::{ConsistentHeapStats, Writer};
-
-/// Unswept spans that one `take` tries before it asks for new pages. Higher: a refill may sweep longer
-/// before it gets memory. Lower: more new pages are taken while garbage lies in unswept spans.
-const TAKE_TRIES: usize = 100;
 
 /// The list that holds every large object's span, whatever its kind.
 const LARGE_LIST: SpanClass = SpanClass(0);
@@ -27,19 +24,15 @@ const LARGE_LIST: SpanClass = SpanClass(0);
 /// The spans of one heap.
 ///
 /// - a span in use is in exactly one place: a central set, a cache, or the hands of one thread
-/// - no span is unswept when `generation` grows
+/// - no span is unswept when the generation grows
 pub struct SpanHeap {
     pages: PageHeap,
     tables: HeapTables,
     classes: ClassTable,
     centrals: ZeroedTable<Central>,
     stats: ConsistentHeapStats,
-    /// G: grows by 2 at the end of each mark phase, with the world stopped.
-    generation: AtomicU32,
-    /// Threads between the pop of an unswept span and its return.
-    pub(crate) sweepers: AtomicU32,
-    /// Lists below this hold nothing unswept in this cycle.
-    pub(crate) sweep_cursor: AtomicU32,
+    /// G, and how far sweeping has come.
+    pub(crate) phase: SweepPhase,
     layouts: AtomicU32,
     /// Freed slots are filled with a pattern.
     clobber: bool,
@@ -87,9 +80,7 @@ impl SpanHeap {
             classes: ClassTable::new()?,
             centrals: ZeroedTable::new(SPAN_CLASS_COUNT)?,
             stats: ConsistentHeapStats::new(),
-            generation: AtomicU32::new(2),
-            sweepers: AtomicU32::new(0),
-            sweep_cursor: AtomicU32::new(0),
+            phase: SweepPhase::default(),
             layouts: AtomicU32::new(0),
             clobber,
         })
@@ -120,13 +111,12 @@ impl SpanHeap {
     /// The sweep generation.
     #[inline(always)]
     pub fn generation(&self) -> u32 {
-        self.generation.load(Relaxed)
+        self.phase.generation()
     }
 
     /// Makes every swept span an unswept one. The caches are flushed and nothing is unswept.
     pub fn advance_generation(&self, _: &Stopped) {
-        self.generation.store(self.generation().wrapping_add(2), Relaxed);
-        self.sweep_cursor.store(0, Relaxed);
+        self.phase.advance();
     }
 
     /// The central list of a class.
@@ -164,19 +154,8 @@ impl SpanHeap {
     /// A swept span of the class with free slots, which the caller owns from here: from the swept partial set,
     /// else by sweeping, else new. `None`: the page heap has nothing left.
     pub fn take(&self, class: SpanClass, cache: &mut PageCache, stats: Writer<'_>) -> Option<PageId> {
-        let central = self.central(class);
-        let generation = self.generation();
-        if let Some(page) = central.pop_partial(self, generation) {
-            return Some(page);
-        }
-        for _ in 0..TAKE_TRIES {
-            match self.sweep_unswept(class, stats) {
-                None => break,
-                Some(swept) if swept.has_free => return Some(swept.page),
-                Some(swept) => central.put(self, swept.page, false, generation),
-            }
-        }
-        self.new_span(class, cache, stats)
+        let swept = self.phase.take(self, class.index() as u32, stats);
+        swept.or_else(|| self.new_span(class, cache, stats))
     }
 
     /// A new span of a small class.

@@ -2,11 +2,13 @@
 //!
 //! A sweep of one span makes the allocation bits what the mark bits were, clears those, and counts. It
 //! touches no object's memory. Frees are credited before the span, or its pages, can be taken by anybody.
+//! Who sweeps what, and when, is in `sweep_protocol`.
 
+use crate::central::Central;
 use crate::runs::locate;
-use crate::span::Sweeping;
 use crate::span_class::SpanClass;
 use crate::span_heap::SpanHeap;
+use crate::sweep_protocol::{SweepGen, Sweepable, Sweeping, Swept};
 use crate::units::{Bytes, PageId, Pages};
 use besom_stats::sync::raw::Ordering::*;
 use besom_stats::{Writer, fatal};
@@ -14,77 +16,52 @@ use besom_stats::{Writer, fatal};
 /// What freed memory is filled with, when asked: no valid pointer, no small number, odd.
 pub const CLOBBER: u8 = 0xDB;
 
-/// A span that the caller has swept and owns.
-#[derive(Clone, Copy, Debug)]
-pub struct Swept {
-    /// Its first page.
-    pub page: PageId,
-    /// Some of its slots can be handed out.
-    pub has_free: bool,
+impl Sweepable for SpanHeap {
+    type Stats<'a> = Writer<'a>;
+
+    fn lists(&self) -> u32 {
+        self.lists()
+    }
+
+    fn list(&self, list: u32) -> &Central {
+        self.central(SpanClass(list as u16))
+    }
+
+    fn sweepgen(&self, page: PageId) -> &SweepGen {
+        &self.tables().span(page).sweepgen
+    }
+
+    fn sweep(&self, sweeping: Sweeping<'_>, stats: Writer<'_>) -> Swept {
+        self.sweep_span(sweeping, stats)
+    }
+
+    fn give_back(&self, swept: Swept, stats: Writer<'_>) -> Pages {
+        let pages = self.tables().span(swept.page).pages();
+        self.put(swept.page, None, stats);
+        pages
+    }
 }
 
 impl SpanHeap {
-    /// Takes an unswept span of this class and sweeps it. The caller owns it.
-    pub(crate) fn sweep_unswept(&self, class: SpanClass, stats: Writer<'_>) -> Option<Swept> {
-        let central = self.central(class);
-        let generation = self.generation();
-        if central.all_swept(generation) {
-            return None;
-        }
-        self.sweepers.fetch_add(1, AcqRel);
-        let swept = central.pop_unswept(self, generation).map(|page| {
-            match self.tables().span(page).try_sweep(page, generation) {
-                Some(sweeping) => self.sweep(sweeping, stats),
-                None => fatal(format_args!(
-                    "sweep: span at page {} is in an unswept set, with sweepgen {} at generation {generation}",
-                    page.0,
-                    self.tables().span(page).sweepgen(),
-                )),
-            }
-        });
-        self.sweepers.fetch_sub(1, AcqRel);
-        swept
-    }
-
     /// Sweeps one span of any class and gives it back; the pages that were swept. `None`: nothing is left
     /// to be swept, though somebody else may be sweeping still.
     pub fn sweep_one(&self, stats: Writer<'_>) -> Option<Pages> {
-        let lists = self.lists();
-        let mut list = self.sweep_cursor.load(Relaxed);
-        while list < lists {
-            self.sweepers.fetch_add(1, AcqRel);
-            let swept = self.sweep_unswept(SpanClass(list as u16), stats).map(|swept| {
-                let pages = self.tables().span(swept.page).pages();
-                self.put(swept.page, None, stats);
-                pages
-            });
-            self.sweepers.fetch_sub(1, AcqRel);
-            if swept.is_some() {
-                return swept;
-            }
-            // Empty now is empty until G grows: unswept sets only shrink. Losing the race leaves a lower
-            // cursor, which costs a look.
-            let _ = self.sweep_cursor.compare_exchange(list, list + 1, Relaxed, Relaxed);
-            list += 1;
-        }
-        None
+        self.phase.sweep_one(self, stats)
     }
 
     /// Sweeps all that is left, and waits for those who sweep something still.
     pub fn finish_sweep(&self, stats: Writer<'_>) {
-        while self.sweep_one(stats).is_some() {}
-        while self.sweepers.load(Acquire) != 0 {
-            besom_stats::sync::yield_now();
-        }
+        self.phase.finish(self, stats);
     }
 
-    /// Whether a sweep of this cycle may still be going on, or to be done.
+    /// Whether no sweep of this cycle is going on, or to be done.
     pub fn sweep_is_done(&self) -> bool {
-        self.sweep_cursor.load(Relaxed) >= self.lists() && self.sweepers.load(Acquire) == 0
+        self.phase.is_done(self)
     }
 
-    fn sweep(&self, sweeping: Sweeping<'_>, stats: Writer<'_>) -> Swept {
-        let (span, page) = (sweeping.span(), sweeping.page());
+    fn sweep_span(&self, sweeping: Sweeping<'_>, stats: Writer<'_>) -> Swept {
+        let page = sweeping.page();
+        let span = self.tables().span(page);
         // A slot's bit lies within the words that the slots cover; a large object has one bit.
         let pages = if span.is_large() { Pages(1) } else { span.pages() };
         let alloc = self.tables().alloc_words(page, pages);

@@ -1,0 +1,425 @@
+//! Models of the scheduler: stops, threads that come and go during them, and the hand-over of Ps.
+//!
+//! What is checked, in each: a thread that believes to be Running touches `world` as a sharer, its P and its seat
+//! alone; who has stopped the world touches everything alone. So a thread that runs in a stopped world is a race,
+//! and so are two threads with one P or one seat. What never ends is a deadlock, or a loop without end.
+
+#![cfg(loom)]
+
+use besom::scheduler::{House, PId, Scheduler, Seat};
+use besom_loom_tests::{Patience, model, start};
+use besom_stats::sync::{AccessCheck, AtomicBool, AtomicU32, Ordering::*, raw, yield_now};
+use loom::sync::Arc;
+
+const SEATS: usize = 3;
+
+#[derive(Default)]
+struct ToyP {
+    /// As in the heap's table of Ps.
+    exists: AtomicBool,
+    cache: AccessCheck,
+    /// Touched by who has the set of Ps pinned, and by the end of the P.
+    pin: AccessCheck,
+}
+
+struct Toy {
+    scheduler: Scheduler,
+    polls: [AtomicU32; SEATS],
+    roots: [AccessCheck; SEATS],
+    ps: [ToyP; SEATS],
+    world: AccessCheck,
+    /// Plain counts and flags: loom sees no access in them, so nothing hangs on the order in which they change.
+    count: raw::AtomicUsize,
+    stopped: raw::AtomicBool,
+    collections: raw::AtomicUsize,
+    /// Counted by the model as it goes.
+    turns: raw::AtomicUsize,
+}
+
+impl House for Toy {
+    fn ring(&self, seat: Seat, poll: u32) {
+        self.polls[seat.0 as usize].store(poll, Relaxed);
+    }
+
+    fn vacate(&self, seat: Seat) {
+        self.roots[seat.0 as usize].exclusive();
+    }
+
+    fn create_p(&self, p: PId) -> bool {
+        let p = &self.ps[p.0 as usize];
+        assert!(!p.exists.load(Relaxed), "made twice");
+        p.cache.exclusive();
+        p.exists.store(true, Release);
+        self.count.fetch_add(1, Relaxed);
+        true
+    }
+
+    fn destroy_p(&self, p: PId) {
+        assert!(!self.stopped.load(Relaxed), "a stopped world keeps its Ps");
+        let p = &self.ps[p.0 as usize];
+        p.cache.exclusive();
+        p.pin.exclusive();
+        p.exists.store(false, Release);
+        self.count.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Toy {
+    fn new(limit: usize) -> Arc<Toy> {
+        Arc::new(Toy {
+            scheduler: Scheduler::new(limit, SEATS),
+            polls: core::array::from_fn(|_| AtomicU32::new(0)),
+            roots: core::array::from_fn(|_| AccessCheck::default()),
+            ps: core::array::from_fn(|_| ToyP::default()),
+            world: AccessCheck::default(),
+            count: raw::AtomicUsize::new(0),
+            stopped: raw::AtomicBool::new(false),
+            collections: raw::AtomicUsize::new(0),
+            turns: raw::AtomicUsize::new(0),
+        })
+    }
+
+    fn attach(&self) -> Guest<'_> {
+        let (seat, p) = self.scheduler.attach(self, |_| ()).expect("a seat for each");
+        let guest = Guest { toy: self, seat, p };
+        guest.work();
+        guest
+    }
+
+    fn ps(&self) -> usize {
+        self.count.load(Relaxed)
+    }
+
+    fn turns(&self) -> usize {
+        self.turns.load(Relaxed)
+    }
+
+    fn collections(&self) -> usize {
+        self.collections.load(Relaxed)
+    }
+
+    /// With everybody gone: no P more than the limit, none at all without one.
+    fn settled(&self) {
+        assert_eq!(self.scheduler.attached(), 0);
+        assert!(self.ps() <= self.scheduler.limit(), "{} Ps", self.ps());
+    }
+}
+
+/// A thread in its seat.
+struct Guest<'t> {
+    toy: &'t Toy,
+    seat: Seat,
+    p: PId,
+}
+
+impl Guest<'_> {
+    /// What a thread does while it believes to be Running.
+    fn work(&self) {
+        let toy = self.toy;
+        toy.world.shared();
+        toy.roots[self.seat.0 as usize].exclusive();
+        toy.ps[self.p.0 as usize].cache.exclusive();
+    }
+
+    fn polled(&self) -> u32 {
+        self.toy.polls[self.seat.0 as usize].load(Relaxed)
+    }
+
+    fn safepoint(&mut self) {
+        self.p = self.toy.scheduler.safepoint(self.toy, self.seat);
+        self.work();
+    }
+
+    /// Runs, with nothing but a look at the poll word now and then, until `done`. Time passes meanwhile.
+    fn run_until(&mut self, done: impl Fn() -> bool) {
+        let patience = Patience::default();
+        while !done() {
+            if self.polled() != 0 {
+                self.safepoint();
+                patience.found();
+            } else {
+                self.toy.scheduler.let_slices_end(self.toy);
+                patience.in_vain();
+                yield_now();
+            }
+        }
+    }
+
+    fn block_and_unblock(&mut self) {
+        self.toy.scheduler.block(self.toy, self.seat);
+        self.p = self.toy.scheduler.unblock(self.toy, self.seat);
+        self.work();
+    }
+
+    fn detach(self) {
+        self.work();
+        self.toy.scheduler.detach(self.toy, self.seat);
+    }
+
+    /// Whether the caller was the collector.
+    fn collect(&self) -> bool {
+        let toy = self.toy;
+        if !toy.scheduler.begin_collection(self.seat) {
+            self.work();
+            return false;
+        }
+        self.work();
+        toy.scheduler.stop(toy, self.seat);
+        assert!(!toy.stopped.swap(true, Relaxed), "stopped twice");
+        toy.world.exclusive();
+        toy.roots.iter().for_each(AccessCheck::exclusive);
+        toy.ps.iter().filter(|p| p.exists.load(Acquire)).for_each(|p| p.cache.exclusive());
+        toy.collections.fetch_add(1, Relaxed);
+        toy.stopped.store(false, Relaxed);
+        toy.scheduler.resume(toy, self.seat);
+        self.work();
+        toy.scheduler.end_collection();
+        self.work();
+        true
+    }
+
+    /// Until the caller has been the collector.
+    fn collect_surely(&self) {
+        while !self.collect() {}
+    }
+}
+
+#[test]
+fn a_thread_blocks_and_unblocks_during_a_stop() {
+    model(3, || {
+        let toy = Toy::new(0);
+        let own = toy.attach();
+        let other = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            guest.block_and_unblock();
+            guest.detach();
+        });
+        assert!(own.collect());
+        own.detach();
+        other.join().unwrap();
+        toy.settled();
+    });
+}
+
+#[test]
+fn threads_attach_and_detach_during_a_stop() {
+    model(3, || {
+        let toy = Toy::new(0);
+        let own = toy.attach();
+        let others = [start(&toy, |toy| toy.attach().detach()), start(&toy, |toy| toy.attach().detach())];
+        assert!(own.collect());
+        own.detach();
+        others.into_iter().for_each(|t| t.join().unwrap());
+        toy.settled();
+    });
+}
+
+/// The last one to be waited for is gone, or comes back in another's seat.
+#[test]
+fn a_seat_changes_hands_during_a_stop() {
+    model(3, || {
+        let toy = Toy::new(0);
+        let own = toy.attach();
+        let other = start(&toy, |toy| {
+            toy.attach().detach();
+            toy.attach().detach();
+        });
+        assert!(own.collect());
+        own.detach();
+        other.join().unwrap();
+        toy.settled();
+    });
+}
+
+/// A thread that does nothing but look at its poll word is stopped, and goes on.
+#[test]
+fn a_stop_reaches_a_thread_that_polls() {
+    model(3, || {
+        let toy = Toy::new(0);
+        let own = toy.attach();
+        let other = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            guest.run_until(|| toy.collections() > 0);
+            guest.detach();
+        });
+        while toy.scheduler.attached() < 2 {
+            yield_now();
+        }
+        assert!(own.collect());
+        own.detach();
+        other.join().unwrap();
+        toy.settled();
+    });
+}
+
+#[test]
+fn two_collect_at_once() {
+    model(3, || {
+        let toy = Toy::new(0);
+        let own = toy.attach();
+        let other = start(&toy, |toy| {
+            let guest = toy.attach();
+            guest.collect_surely();
+            guest.detach();
+        });
+        own.collect_surely();
+        own.detach();
+        other.join().unwrap();
+        assert_eq!(toy.collections(), 2);
+        toy.settled();
+    });
+}
+
+/// One collection serves all who asked for it while it ran.
+#[test]
+fn two_want_a_collection_while_a_third_blocks() {
+    model(3, || {
+        let toy = Toy::new(0);
+        let own = toy.attach();
+        let other = start(&toy, |toy| {
+            let guest = toy.attach();
+            let collected = guest.collect();
+            guest.detach();
+            collected
+        });
+        let third = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            guest.block_and_unblock();
+            guest.detach();
+        });
+        let collected = own.collect();
+        own.detach();
+        let both = usize::from(collected) + usize::from(other.join().unwrap());
+        third.join().unwrap();
+        assert!(both >= 1 && both == toy.collections());
+        toy.settled();
+    });
+}
+
+/// The thread that has the only P looks at nothing but its poll word; both others get their turn.
+#[test]
+fn the_only_p_goes_to_all_who_wait() {
+    model(3, || {
+        let toy = Toy::new(1);
+        let mut own = toy.attach();
+        let others = [(); 2].map(|()| {
+            start(&toy, |toy| {
+                let guest = toy.attach();
+                assert_eq!(toy.ps(), 1);
+                toy.turns.fetch_add(1, Relaxed);
+                guest.detach();
+            })
+        });
+        own.run_until(|| toy.turns() == 2);
+        own.detach();
+        others.into_iter().for_each(|t| t.join().unwrap());
+        toy.settled();
+    });
+}
+
+/// Two that only poll take turns with the one P.
+#[test]
+fn two_pass_the_only_p_to_and_fro() {
+    model(3, || {
+        let toy = Toy::new(1);
+        let mut own = toy.attach();
+        let other = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            toy.turns.fetch_add(1, Relaxed);
+            guest.run_until(|| toy.turns() == 2);
+            guest.detach();
+        });
+        own.run_until(|| toy.turns() == 1);
+        toy.turns.fetch_add(1, Relaxed);
+        own.detach();
+        other.join().unwrap();
+        toy.settled();
+    });
+}
+
+#[test]
+fn a_stop_while_threads_wait_for_the_only_p() {
+    model(3, || {
+        let toy = Toy::new(1);
+        let own = toy.attach();
+        let other = start(&toy, |toy| {
+            let guest = toy.attach();
+            guest.collect_surely();
+            guest.detach();
+        });
+        let third = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            guest.block_and_unblock();
+            guest.detach();
+        });
+        own.collect_surely();
+        own.detach();
+        other.join().unwrap();
+        third.join().unwrap();
+        assert_eq!(toy.collections(), 2);
+        toy.settled();
+    });
+}
+
+/// Two run with two Ps, then with one, then with two again.
+#[test]
+fn the_number_of_ps_goes_down_and_up() {
+    model(3, || {
+        let toy = Toy::new(2);
+        let mut own = toy.attach();
+        let other = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            guest.run_until(|| toy.turns() == 1);
+            guest.detach();
+        });
+        toy.scheduler.set_limit(&*toy, 1).unwrap();
+        own.run_until(|| toy.ps() == 1);
+        toy.scheduler.set_limit(&*toy, 2).unwrap();
+        toy.turns.fetch_add(1, Relaxed);
+        own.work();
+        own.detach();
+        other.join().unwrap();
+        toy.settled();
+    });
+}
+
+/// The limit falls at any moment of a stop: one P goes, though nobody stops the world again.
+#[test]
+fn the_limit_falls_during_a_stop() {
+    model(2, || {
+        let toy = Toy::new(2);
+        let mut own = toy.attach();
+        let other = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            guest.collect();
+            guest.run_until(|| toy.turns() == 1 && toy.ps() == 1);
+            guest.detach();
+        });
+        let third = start(&toy, |toy| {
+            toy.scheduler.set_limit(toy, 1).unwrap();
+            toy.turns.fetch_add(1, Relaxed);
+        });
+        own.collect();
+        own.run_until(|| toy.turns() == 1 && toy.ps() == 1);
+        own.detach();
+        other.join().unwrap();
+        third.join().unwrap();
+        toy.settled();
+    });
+}
+
+/// Ps that somebody looks at do not go meanwhile.
+#[test]
+fn ps_are_pinned_beside_a_thread_that_leaves() {
+    model(3, || {
+        let toy = Toy::new(0);
+        let own = toy.attach();
+        let other = start(&toy, |toy| toy.attach().detach());
+        toy.scheduler.with_ps_pinned(|| {
+            toy.ps.iter().filter(|p| p.exists.load(Acquire)).for_each(|p| p.pin.shared());
+        });
+        own.detach();
+        other.join().unwrap();
+        toy.settled();
+    });
+}
