@@ -102,10 +102,10 @@ impl Layouts {
     /// span class when it has one.
     pub fn register(&self, heap: &SpanHeap, bytes: usize, offsets: &[u32]) -> Result<u32, LayoutError> {
         let words = bytes.div_ceil(8);
-        if bytes == 0 || bytes > u32::MAX as usize || (!offsets.is_empty() && bytes % 8 != 0) {
+        if bytes == 0 || bytes > u32::MAX as usize || (!offsets.is_empty() && !bytes.is_multiple_of(8)) {
             return Err(LayoutError::Invalid);
         }
-        if offsets.iter().any(|&o| o % 8 != 0 || o as usize + 8 > bytes) {
+        if offsets.iter().any(|&o| !o.is_multiple_of(8) || o as usize + 8 > bytes) {
             return Err(LayoutError::Invalid);
         }
         let more = if words > 64 && !offsets.is_empty() { Some(bitmap(words, offsets)?) } else { None };

@@ -61,12 +61,9 @@ pub fn verify_marks(
         verifier.parent = at as u32;
         let class = heap.tables().class_of(PageId::of_offset(offset))?;
         let facts = heap.classes().get(class).facts();
-        loop {
-            // SAFETY: `offset` was found allocated, and the world is stopped.
-            match unsafe { scan_object(heap, shapes, offset, class, facts, &mut verifier) } {
-                Some(piece) => offset = piece,
-                None => break,
-            }
+        // SAFETY: `offset` was found allocated, and the world is stopped.
+        while let Some(piece) = unsafe { scan_object(heap, shapes, offset, class, facts, &mut verifier) } {
+            offset = piece;
         }
         at += 1;
     }

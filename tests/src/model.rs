@@ -30,7 +30,7 @@ pub struct Model<'h> {
 impl<'h> Model<'h> {
     /// No objects. `number` tells threads apart.
     pub fn new(heap: &'h Heap, setup: &'h Setup, number: u64) -> Model<'h> {
-        let roots = Roots::new(heap, number % 2 == 0);
+        let roots = Roots::new(heap, number.is_multiple_of(2));
         Model { setup, roots, nodes: HashMap::new(), next_id: number << 40 }
     }
 

@@ -87,7 +87,7 @@ pub unsafe extern "C" fn trace(tracer: *mut Tracer<'_>, object: *mut c_void, _: 
     // SAFETY: a traced object of three words or more, or one whose count is 0, since it was born zeroed.
     unsafe {
         let (id, count) = (words.read(), words.add(1).read() as usize);
-        if id % 3 == 0 {
+        if id.is_multiple_of(3) {
             (*tracer).trace_range(words.add(2).cast(), count, Kind::Values);
         } else {
             for i in 0..count {
@@ -247,7 +247,7 @@ impl Setup {
     pub fn can_hold(&self, node: &Node, address: usize) -> bool {
         match node.shape {
             Shape::Plain(Kind::Values) => self.encodes(address),
-            Shape::Plain(Kind::Traced) => node.id % 3 != 0 || self.encodes(address),
+            Shape::Plain(Kind::Traced) => !node.id.is_multiple_of(3) || self.encodes(address),
             _ => true,
         }
     }
@@ -256,7 +256,7 @@ impl Setup {
     pub fn points_inside(&self, node: &Node) -> bool {
         match node.shape {
             Shape::Plain(Kind::Conservative) => true,
-            Shape::Plain(Kind::Traced) => node.id % 3 != 0,
+            Shape::Plain(Kind::Traced) => !node.id.is_multiple_of(3),
             _ => false,
         }
     }
@@ -265,7 +265,7 @@ impl Setup {
         let address = if edge.target == 0 { 0 } else { edge.target + edge.inside };
         match node.shape {
             Shape::Plain(Kind::Values) => self.encode(address),
-            Shape::Plain(Kind::Traced) if node.id % 3 == 0 => self.encode(address),
+            Shape::Plain(Kind::Traced) if node.id.is_multiple_of(3) => self.encode(address),
             Shape::Plain(Kind::Traced) => address as u64 ^ TRACED_MASK,
             _ => address as u64,
         }

@@ -276,7 +276,7 @@ fn an_idle_heap_takes_less_than_a_mebibyte() {
     let before = resident();
     let heaps: Vec<_> = (0..HEAPS).map(|_| Heap::new(&Options::default()).expect("a heap")).collect();
     let idle = resident() - before;
-    assert!(idle < HEAPS * 64 << 10, "{idle} bytes for {HEAPS} heaps that nobody uses");
+    assert!(idle < (HEAPS * 64) << 10, "{idle} bytes for {HEAPS} heaps that nobody uses");
     let mut mutators: Vec<_> = heaps.iter().map(|h| h.attach().expect("attach")).collect();
     for m in &mut mutators {
         m.alloc(100, Kind::Values).expect("memory");
