@@ -201,8 +201,7 @@ static Value finish(vm *v, struct function *f, struct node *fn) {
     c->name = fn && fn->value ? ADDRESS(fn->value) : NULL, c->file = v->compiler->file;
     c->line_count = (uint32_t)f->line_count / 2, c->rest = fn && fn->rest;
     c->params = fn ? (uint32_t)(fn->n - fn->rest) : 0, c->frame_size = (uint32_t)f->max_depth + 8;
-    v->sp = base;
-    return TAGGED(c, TAG_OBJECT);
+    return v->sp = base, TAGGED(c, TAG_OBJECT);
 }
 
 static struct function *gen_lambda(vm *v, struct function *f, struct node *t) {
@@ -356,6 +355,5 @@ Value compile(vm *v, Value form) {
     CLOSURE(c)->code = code;
     v->compiler = NULL;
     arena_reset(v);
-    v->sp = base;
-    return c;
+    return v->sp = base, c;
 }

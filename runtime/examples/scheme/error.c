@@ -44,8 +44,7 @@ Value condition_new(vm *v, Value kind, Value message, Value irritants) {
     Value c = make_object(v, T_CONDITION, CONDITION_FIELDS, FALSE);
     FIELD(c, CONDITION_KIND) = kind, FIELD(c, CONDITION_MESSAGE) = message;
     FIELD(c, CONDITION_IRRITANTS) = irritants, FIELD(c, CONDITION_WHERE) = base[3];
-    v->sp = base;
-    return c;
+    return v->sp = base, c;
 }
 
 _Noreturn void fail_kind(vm *v, const char *kind, const char *message, Value irritants) {

@@ -11,8 +11,7 @@ Value build(vm *v, const char *first, int n, ...) {
     for (int i = 0; i < n; i++) hold(v, va_arg(args, Value));
     va_end(args);
     Value list = list_from(v, (int)(v->sp - items), items, NIL);
-    v->sp = base;
-    return hold(v, list);
+    return v->sp = base, hold(v, list);
 }
 
 static Value quoted(vm *v, Value x) { return build(v, "quote", 1, x); }

@@ -141,8 +141,7 @@ Value intern(vm *v, Value name) {
         found = s;
     }
     pthread_mutex_unlock(&symbols_lock);
-    v->sp = base;
-    return found;
+    return v->sp = base, found;
 }
 
 Value symbol(vm *v, const char *name) { return intern(v, string_from_c(v, name)); }
@@ -152,8 +151,7 @@ Value list_from(vm *v, int n, const Value *items, Value tail) { /* items are roo
     Value *base = v->sp;
     hold(v, tail);
     while (n-- > 0) *base = cons_unrooted(v, items[n], *base);
-    v->sp = base;
-    return *base;
+    return v->sp = base, *base;
 }
 
 int64_t list_length(Value l) {
@@ -178,8 +176,7 @@ Value vector_to_list(vm *v, Value vec) {
     Value *base = v->sp;
     hold(v, vec), hold(v, NIL);
     for (int64_t i = LENGTH(vec); i-- > 0;) base[1] = cons_unrooted(v, VECTOR(vec)->item[i], base[1]);
-    v->sp = base;
-    return base[1];
+    return v->sp = base, base[1];
 }
 
 /* ---- threads and locks ---- */

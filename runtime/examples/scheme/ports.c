@@ -19,8 +19,7 @@ static Value port_new(vm *v, int fd, bool input, bool binary, const char *name, 
     p->header = HEADER(T_PORT, 0), p->buffer = ADDRESS(*base), p->name = name ? name : "string", p->fd = fd, p->line = 1;
     p->input = input, p->binary = binary, p->end = buffer == NIL ? 0 : (size_t)LENGTH(buffer);
     p->interactive = fd >= 0 && isatty(fd);
-    v->sp = base;
-    return TAGGED(p, TAG_OBJECT);
+    return v->sp = base, TAGGED(p, TAG_OBJECT);
 }
 
 #define ROOM(p) ((size_t)((p)->buffer->header >> 8))
@@ -181,8 +180,7 @@ BUILTIN(flush, "flush-output-port", 0, 1) {
     Value p = port_out(v, argc, argv, 0);
     lock(v, &output_lock);
     port_flush(v, p);
-    pthread_mutex_unlock(&output_lock);
-    return UNSPECIFIED;
+    return pthread_mutex_unlock(&output_lock), UNSPECIFIED;
 }
 
 static Value char_or_eof(int32_t c) { return c < 0 ? EOF_OBJECT : CHAR(c); }

@@ -161,8 +161,7 @@ static Value list(struct reader *r, int32_t close) {
         last = p, v->sp = base + 1;
     }
     Value out = base[0];
-    v->sp = base;
-    return out;
+    return v->sp = base, out;
 }
 
 const struct char_name char_names[] = { /* the printer takes the first that fits */
@@ -275,6 +274,5 @@ Value read_datum(vm *v, Value port) {
     hold(v, port);
     forget(v->positions);
     Value out = datum(&r);
-    v->sp--;
-    return out;
+    return v->sp--, out;
 }

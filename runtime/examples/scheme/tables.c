@@ -81,8 +81,7 @@ static Value table_new(vm *v, int kind) {
     struct table *t = besom_new(v->m, table_layout);
     if (!t) alloc_slow_error(v);
     t->header = HEADER(T_TABLE, 0), t->buckets = ADDRESS(buckets), t->kind = kind;
-    v->sp = base;
-    return TAGGED(t, TAG_OBJECT);
+    return v->sp = base, TAGGED(t, TAG_OBJECT);
 }
 
 /* The comparison procedure chooses among the four built in; any other compares as equal?. */
@@ -146,8 +145,7 @@ BUILTIN(copy, "hash-table-copy", 1, 2) {
     Value *base = v->sp, copy = hold(v, table_new(v, TABLE(table_arg(v, "hash-table-copy", argv[0]))->kind));
     Value entries = hold(v, contents(v, argv[0], ENTRIES));
     for (; entries != NIL; entries = CDR(entries)) set(v, copy, CAR(CAR(entries)), CDR(CAR(entries)));
-    v->sp = base;
-    return copy;
+    return v->sp = base, copy;
 }
 static Value hash_result(Value h, int argc, Value *argv) {
     h &= (uint64_t)FIXNUM_MAX - 1;

@@ -28,8 +28,7 @@ static Value thread_new(vm *v, Value thunk, Value name) {
     Value t = make_object(v, T_THREAD, THREAD_FIELDS, FALSE);
     FIELD(t, THREAD_THUNK) = thunk, FIELD(t, THREAD_NAME) = name;
     FIELD(t, THREAD_STATE) = FIX(NEW), FIELD(t, THREAD_PARAMS) = v->stack[REG_PARAMS];
-    v->sp = base;
-    return t;
+    return v->sp = base, t;
 }
 
 /* A deadline on the realtime clock from SRFI 18's timeout: seconds from now. */
@@ -144,8 +143,7 @@ static Value mutex_take(vm *v, Value m, const struct timespec *until) { /* with 
     bool in_time = true;
     while (FIELD(m, MUTEX_OWNER) != FALSE && in_time) in_time = wait_for_change(v, until);
     if (FIELD(m, MUTEX_OWNER) != FALSE) return FALSE;
-    store(v, m, &FIELD(m, MUTEX_OWNER), v->stack[REG_THREAD]);
-    return TRUE;
+    return store(v, m, &FIELD(m, MUTEX_OWNER), v->stack[REG_THREAD]), TRUE;
 }
 BUILTIN(make_mutex, "make-mutex", 0, 1) {
     Value m = make_object(v, T_MUTEX, MUTEX_FIELDS, FALSE);
@@ -164,8 +162,7 @@ BUILTIN(mutex_lock, "mutex-lock!", 1, 3) {
     if (timed) until = deadline(v, argv[1]);
     pthread_mutex_lock(&big);
     r = mutex_take(v, m, timed ? &until : NULL);
-    pthread_mutex_unlock(&big);
-    return r;
+    return pthread_mutex_unlock(&big), r;
 }
 /* A waiter takes the condition variable's count as it is and waits for it to change; signal lets everyone look. */
 BUILTIN(mutex_unlock, "mutex-unlock!", 1, 3) { /* (mutex-unlock! mutex [condition-variable [timeout]]) */
@@ -182,8 +179,7 @@ BUILTIN(mutex_unlock, "mutex-unlock!", 1, 3) { /* (mutex-unlock! mutex [conditio
         while (FIELD(argv[1], 0) == seen && in_time) in_time = wait_for_change(v, timed ? &until : NULL);
         r = BOOL(FIELD(argv[1], 0) != seen);
     }
-    pthread_mutex_unlock(&big);
-    return r;
+    return pthread_mutex_unlock(&big), r;
 }
 BUILTIN(make_condvar, "make-condition-variable", 0, 1) { return make_object(v, T_CONDVAR, 1, FIX(0)); }
 BUILTIN(signal, "condition-variable-signal!", 1, 1) {
@@ -191,8 +187,7 @@ BUILTIN(signal, "condition-variable-signal!", 1, 1) {
     pthread_mutex_lock(&big);
     FIELD(argv[0], 0) += FIX(1); /* a fixnum over a fixnum: no barrier */
     pthread_cond_broadcast(&changed);
-    pthread_mutex_unlock(&big);
-    return UNSPECIFIED;
+    return pthread_mutex_unlock(&big), UNSPECIFIED;
 }
 ALSO(signal, 1, "condition-variable-broadcast!", 1, 1)
 

@@ -92,8 +92,7 @@ static Value record_access(vm *v, Value proc, int n, Value *argv) {
     if (!mine) fail(v, NULL, "wrong record type: expected, got", 2, FIELD(type, 0), argv[0]);
     slot = &FIELD(argv[0], UNFIX(FIELD(proc, 1)));
     if (TYPE(proc) == T_GETTER) return *slot;
-    store(v, argv[0], slot, argv[1]);
-    return UNSPECIFIED;
+    return store(v, argv[0], slot, argv[1]), UNSPECIFIED;
 }
 
 static inline Value word2(const uint32_t *ip) {
