@@ -116,7 +116,6 @@ static struct node *lambda(vm *v, Value params, Value body, struct scope *scope)
 
 /* ---- loops: a procedure of which every use is a call in tail position needs no closure and no frame ---- */
 static int tail_calls(struct node *t, struct var *f, int arity, struct node *loop) { /* counts; with `loop`, also rewrites */
-    int n = 0;
     switch (t->kind) {
     case N_CALL:
         if (t->kids[0]->kind != N_LOCAL || t->kids[0]->var != f || t->n != arity + 1) return 0;
@@ -124,7 +123,7 @@ static int tail_calls(struct node *t, struct var *f, int arity, struct node *loo
         return 1;
     case N_IF: return tail_calls(t->kids[1], f, arity, loop) + tail_calls(t->kids[2], f, arity, loop);
     case N_AND: case N_OR: case N_SEQ: return t->n ? tail_calls(t->kids[t->n - 1], f, arity, loop) : 0;
-    case N_LET: case N_LETREC: case N_LOOP: n = tail_calls(t->kids[t->n], f, arity, loop); return n;
+    case N_LET: case N_LETREC: case N_LOOP: return tail_calls(t->kids[t->n], f, arity, loop);
     default: return 0;
     }
 }

@@ -161,7 +161,6 @@ static double now(clockid_t clock) {
 BUILTIN(jiffy, "current-jiffy", 0, 0) { return FIX((int64_t)(now(CLOCK_MONOTONIC) * 1e6)); }
 BUILTIN(jiffies, "jiffies-per-second", 0, 0) { return FIX(1000000); }
 BUILTIN(second, "current-second", 0, 0) { return flonum(v, now(CLOCK_REALTIME)); }
-BUILTIN(cpu_time, "cpu-time", 0, 0) { return flonum(v, now(CLOCK_PROCESS_CPUTIME_ID)); }
 BUILTIN(exit, "exit", 0, 1) {
     extern _Noreturn void scheme_exit(vm *, int);
     scheme_exit(v, argc == 0 || argv[0] == TRUE ? 0 : IS_FIX(argv[0]) ? (int)UNFIX(argv[0]) & 255 : 1);

@@ -71,8 +71,7 @@ static void boot(vm *v) {
     boot_compiler();
     define_builtins(v);
     boot_syntax(v), boot_ports(v), boot_tables(), boot_threads(v), boot_primitives(v);
-    Value text = hold(v, string_from_c(v, prelude)), bytes = hold(v, make_bytes(v, (int64_t)strlen(prelude)));
-    (void)text;
+    Value bytes = hold(v, make_bytes(v, (int64_t)strlen(prelude)));
     memcpy(BYTES(bytes)->at, prelude, strlen(prelude));
     Value port = port_memory_in(v, bytes, false);
     PORT(port)->name = "<prelude>";

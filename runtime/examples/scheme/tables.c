@@ -153,7 +153,6 @@ static Value hash_result(Value h, int argc, Value *argv) {
 }
 BUILTIN(hash, "hash", 1, 2) { return hash_result(hash_equal(argv[0]), argc, argv); }
 ALSO(hash, 4, "equal-hash", 1, 2) ALSO(hash, 5, "string-hash", 1, 2)
-BUILTIN(hash_by_identity, "hash-by-identity", 1, 2) { return hash_result(mix(argv[0]), argc, argv); }
 
 void boot_tables(void) {
     if (BESOM_LAYOUT(heap, &table_layout, struct table, buckets) != BESOM_OK) abort();

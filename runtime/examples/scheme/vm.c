@@ -71,8 +71,7 @@ static _Noreturn void fail_arity(vm *v, Value proc, int n) {
 }
 
 static _Noreturn void fail_unbound(vm *v, Value s) {
-    if (SYMBOL(s)->value == UNBOUND) fail(v, NULL, "unbound variable", 1, s);
-    fail(v, NULL, "keyword used as a variable", 1, s);
+    fail(v, NULL, SYMBOL(s)->value == UNBOUND ? "unbound variable" : "keyword used as a variable", 1, s);
 }
 /* Values that no variable has: unbound, core forms, macros. The last are rare, so the test is on immediates first. */
 #define NO_VALUE(x) unlikely((x) == UNBOUND || IS_SPECIAL(x) || (TAG(x) == TAG_OBJECT && TYPE(x) == T_MACRO))
