@@ -147,7 +147,6 @@ BUILTIN(is_procedure, "procedure?", 1, 1) { return BOOL(IS_PROC(argv[0])); }
 /* ---- the rest ---- */
 CONTROL(eval, "eval", 1, 2) { return call_with(v, argv, compile(v, argv[0]), 0); }
 BUILTIN(environment, "interaction-environment", 0, 0) { return UNSPECIFIED; }
-ALSO(environment, 1, "system-global-environment", 0, 0)
 BUILTIN(void, "void", 0, -1) { return UNSPECIFIED; }
 BUILTIN(gc, "collect-garbage", 0, 0) {
     besom_status status = besom_collect(v->m);

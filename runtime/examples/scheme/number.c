@@ -211,7 +211,6 @@ static Value extreme(vm *v, const char *who, int argc, Value *argv, int want) {
 BUILTIN(max, "max", 1, -1) { return extreme(v, "max", argc, argv, 1); }
 BUILTIN(min, "min", 1, -1) { return extreme(v, "min", argc, argv, -1); }
 BUILTIN(abs, "abs", 1, 1) { return to_double(v, "abs", argv[0]) < 0 ? b_sub(v, 1, argv) : argv[0]; }
-ALSO(abs, 7, "magnitude", 1, 1)
 BUILTIN(exact, "exact", 1, 1) {
     if (IS_FIX(argv[0])) return argv[0];
     double d = to_double(v, "exact", argv[0]);
