@@ -26,7 +26,7 @@ impl Heap {
     /// `bytes` zeroed bytes of a kind, or null.
     ///
     /// # Safety
-    /// `m` must be the calling thread's, attached and not blocked.
+    /// `m` must be the calling thread's, attached and not blocked, with its registers captured.
     pub(crate) unsafe fn alloc(&self, m: *mut Mutator, bytes: usize, kind: Kind) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe {

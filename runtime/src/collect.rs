@@ -1,7 +1,7 @@
 //! Stops, safepoints, and collections, as mutators take part in them.
 
 use crate::heap::Heap;
-use crate::mutator::{ATTACHED, BLOCKED, Mutator, capture};
+use crate::mutator::{ATTACHED, BLOCKED, Mutator};
 use crate::scheduler::Seat;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
@@ -54,12 +54,11 @@ impl Heap {
     /// Takes part in what is wanted of this mutator.
     ///
     /// # Safety
-    /// `m` must be the calling thread's, attached and not blocked.
+    /// `m` must be the calling thread's, attached and not blocked, with its registers captured.
     #[inline(never)]
     pub(crate) unsafe fn safepoint(&self, m: *mut Mutator) {
-        // SAFETY: the caller's promise; this frame stands until the wait is over.
+        // SAFETY: the caller's promise.
         unsafe {
-            capture(m);
             let p = self.scheduler.safepoint(self, Seat((*m).seat));
             self.sit(m, p);
         }
@@ -68,8 +67,7 @@ impl Heap {
     /// Gives the P up; a collection uses the registers that were captured before.
     ///
     /// # Safety
-    /// `m` must be the calling thread's, attached and not blocked, with its registers captured in a frame that
-    /// stands until [`Self::unblock`], or those of its caller.
+    /// `m` must be the calling thread's, attached and not blocked, with its registers captured.
     pub(crate) unsafe fn block(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
@@ -93,14 +91,11 @@ impl Heap {
     /// Runs a cycle, or waits for the one that runs. After [`Cause::Forced`] and [`Cause::Limit`] all is swept.
     ///
     /// # Safety
-    /// `m` must be the calling thread's, attached and not blocked.
+    /// `m` must be the calling thread's, attached and not blocked, with its registers captured.
     #[inline(never)]
     pub(crate) unsafe fn collect(&self, m: *mut Mutator, cause: Cause) {
-        // SAFETY: the caller's promise; this frame stands until the cycle is over.
-        let seat = unsafe {
-            capture(m);
-            Seat((*m).seat)
-        };
+        // SAFETY: the caller's promise.
+        let seat = unsafe { Seat((*m).seat) };
         while !self.scheduler.begin_collection(seat) {
             // A cycle that had begun before says nothing of what died since, and leaves garbage unswept.
             if cause == Cause::Pace {
@@ -126,14 +121,11 @@ impl Heap {
     /// Runs `f` with the world stopped and the caches flushed, all swept.
     ///
     /// # Safety
-    /// `m` must be the calling thread's, attached and not blocked.
+    /// `m` must be the calling thread's, attached and not blocked, with its registers captured.
     #[inline(never)]
     pub(crate) unsafe fn with_world_stopped<R>(&self, m: *mut Mutator, f: impl FnOnce(&Stopped<'_>) -> R) -> R {
-        // SAFETY: the caller's promise; this frame stands until the world goes on.
-        let seat = unsafe {
-            capture(m);
-            Seat((*m).seat)
-        };
+        // SAFETY: the caller's promise.
+        let seat = unsafe { Seat((*m).seat) };
         while !self.scheduler.begin_collection(seat) {}
         self.collector.finish_sweep(&self.spans, self.spans.stats().unattached());
         let world = HeapWorld { heap: self, seat };

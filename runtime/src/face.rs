@@ -49,6 +49,14 @@ impl Heap {
 }
 
 impl<'h> Mutator<'h> {
+    /// What every method does first that may reach a safepoint: its frame, and those of its callers, are scanned.
+    #[inline(always)]
+    fn enter(&mut self) -> *mut Raw {
+        // SAFETY: the mutator is this thread's.
+        unsafe { capture(self.raw) };
+        self.raw
+    }
+
     /// Zeroed memory for an object, or `None` when memory is short even after a collection. The object lives while a
     /// root leads to it: a handle, a range, or, if native stacks are scanned, a pointer in a local.
     pub fn alloc(&mut self, bytes: usize, kind: Kind) -> Option<NonNull<u8>> {
@@ -56,7 +64,7 @@ impl<'h> Mutator<'h> {
             return None;
         }
         // SAFETY: the mutator is this thread's, and `&mut self` shows that it is not blocked.
-        NonNull::new(unsafe { self.heap.alloc(self.raw, bytes, kind) })
+        NonNull::new(unsafe { self.heap.alloc(self.enter(), bytes, kind) })
     }
 
     /// A zeroed object of a registered layout. `Err`: the layout is not registered.
@@ -64,7 +72,7 @@ impl<'h> Mutator<'h> {
         let layouts = &self.heap.collector.shapes().layouts;
         let (number, _) = layouts.registered(layout).ok_or(Error::Invalid)?;
         // SAFETY: as in `alloc`; the layout is registered.
-        Ok(NonNull::new(unsafe { self.heap.new_object(self.raw, layout, number) }))
+        Ok(NonNull::new(unsafe { self.heap.new_object(self.enter(), layout, number) }))
     }
 
     /// A zeroed array of `count` elements of a registered layout. `Err`: the layout is not registered.
@@ -72,7 +80,7 @@ impl<'h> Mutator<'h> {
         let layouts = &self.heap.collector.shapes().layouts;
         let (number, _) = layouts.registered(layout).ok_or(Error::Invalid)?;
         // SAFETY: as in `new_object`.
-        Ok(NonNull::new(unsafe { self.heap.new_array(self.raw, number, count) }))
+        Ok(NonNull::new(unsafe { self.heap.new_array(self.enter(), number, count) }))
     }
 
     /// Takes part in a stop or hands its P over, if that is wanted.
@@ -80,7 +88,7 @@ impl<'h> Mutator<'h> {
         // SAFETY: as in `alloc`.
         unsafe {
             if (*self.raw).polled() {
-                self.heap.safepoint(self.raw);
+                self.heap.safepoint(self.enter());
             }
         }
     }
@@ -90,8 +98,7 @@ impl<'h> Mutator<'h> {
         // SAFETY: as in `alloc`; this frame stands until `f` has returned. A panic in `f` aborts, in the profiles
         // of this library.
         unsafe {
-            capture(self.raw);
-            self.heap.block(self.raw);
+            self.heap.block(self.enter());
             let result = f();
             self.heap.unblock(self.raw);
             result
@@ -101,7 +108,7 @@ impl<'h> Mutator<'h> {
     /// A whole cycle, marked and swept.
     pub fn collect(&mut self) {
         // SAFETY: as in `alloc`.
-        unsafe { self.heap.collect(self.raw, Cause::Forced) };
+        unsafe { self.heap.collect(self.enter(), Cause::Forced) };
     }
 
     /// Visits every object, in address order, with the world stopped: its address, its bytes, its kind's number.
@@ -111,7 +118,7 @@ impl<'h> Mutator<'h> {
     pub unsafe fn walk(&mut self, mut visit: impl FnMut(*mut u8, usize, u32)) {
         // SAFETY: as in `alloc`, and the caller's promise.
         unsafe {
-            self.heap.walk(self.raw, |object, bytes, kind| {
+            self.heap.walk(self.enter(), |object, bytes, kind| {
                 visit(object, bytes.0, kind);
                 0
             })
@@ -121,7 +128,7 @@ impl<'h> Mutator<'h> {
     /// Checks every equation of the heap's structures, and aborts on the first that does not hold.
     pub fn verify(&mut self) {
         // SAFETY: as in `alloc`.
-        unsafe { self.heap.with_world_stopped(self.raw, |stopped| self.heap.spans.check(stopped)) };
+        unsafe { self.heap.with_world_stopped(self.enter(), |stopped| self.heap.spans.check(stopped)) };
     }
 
     /// A strong root on an object. `Err(Limit)`: there are too many.
@@ -144,7 +151,7 @@ impl<'h> Mutator<'h> {
 impl Drop for Mutator<'_> {
     fn drop(&mut self) {
         // SAFETY: as in `alloc`; the mutator is not used again.
-        unsafe { self.heap.detach_raw(self.raw) };
+        unsafe { self.heap.detach_raw(self.enter()) };
     }
 }
 

@@ -180,11 +180,10 @@ impl Heap {
     /// Gives a mutator's seat and P up.
     ///
     /// # Safety
-    /// `m` must be the calling thread's, and not blocked.
+    /// `m` must be the calling thread's, not blocked, with its registers captured.
     pub(crate) unsafe fn detach_raw(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
-            crate::mutator::capture(m);
             let seat = Seat((*m).seat);
             self.rise(m);
             self.scheduler.detach(self, seat);

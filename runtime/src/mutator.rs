@@ -222,7 +222,8 @@ impl Mutator {
 }
 
 /// Notes the registers that callees preserve and the stack pointer, so that the stack can be scanned while the thread
-/// waits. Inlined into a function that does not return before the scan, or whose caller holds what it held.
+/// is in the library: for callers in Rust, inlined into a function that does not return before the scan. The C
+/// functions do it at their first instruction, see `ffi::entry`.
 ///
 /// # Safety
 /// `m` must be the calling thread's mutator.

@@ -8,7 +8,7 @@ use besom_alloc_core::size_class::SIZE_CLASS_COUNT;
 use besom_alloc_core::span_class::{ClassTable, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
-use besom_alloc_core::units::{Bytes, PageId};
+use besom_alloc_core::units::{Bytes, PAGE_SHIFT};
 use besom_stats::fatal;
 use besom_stats::sync::raw::{AtomicU16, Ordering::Relaxed};
 use crossbeam_deque::{Steal, Worker as Deque};
@@ -46,7 +46,7 @@ impl Entry {
 
     #[inline(always)]
     fn class(self) -> SpanClass {
-        SpanClass((self.0 >> CLASS_SHIFT) as u16 - 1)
+        SpanClass(((self.0 >> CLASS_SHIFT) - 1) as u16)
     }
 
     fn is_piece(self) -> bool {
@@ -342,7 +342,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     fn encoded_class(&self, offset: usize) -> u16 {
         debug_assert!(offset < self.len);
         // SAFETY: the offset is below the reservation's length, and the table has an entry for each page of it.
-        unsafe { self.page_classes.get_unchecked(PageId::of_offset(offset).0 as usize) }.load(Relaxed)
+        unsafe { self.page_classes.get_unchecked(offset >> PAGE_SHIFT) }.load(Relaxed)
     }
 
     /// A pointer to an object without pointers, or to no object: marked and counted, never queued.

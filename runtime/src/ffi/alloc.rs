@@ -9,12 +9,14 @@ use besom_gc::LayoutError;
 use besom_stats::fatal;
 use std::ffi::{c_int, c_void};
 
-/// `besom_alloc`, when the cell is used up or the arguments are not the usual ones.
-///
+entry! {
+    /// `besom_alloc`, when the cell is used up or the arguments are not the usual ones.
+    besom_alloc_slow(m: *mut Mutator, bytes: usize, kind: c_int) -> *mut c_void = alloc
+}
+
 /// # Safety
-/// `m` must be a mutator.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn besom_alloc_slow(m: *mut Mutator, bytes: usize, kind: c_int) -> *mut c_void {
+/// `m` must be a mutator with its registers captured.
+unsafe extern "C" fn alloc(m: *mut Mutator, bytes: usize, kind: c_int) -> *mut c_void {
     // SAFETY: the caller's promise.
     let heap = unsafe { heap_of(m, "besom_alloc") };
     let Some(kind) = u32::try_from(kind).ok().and_then(Kind::from_public) else {
@@ -24,12 +26,14 @@ pub unsafe extern "C" fn besom_alloc_slow(m: *mut Mutator, bytes: usize, kind: c
     unsafe { heap.alloc(m, bytes, kind).cast() }
 }
 
-/// `besom_new`, likewise.
-///
+entry! {
+    /// `besom_new`, likewise.
+    besom_new_slow(m: *mut Mutator, layout: u32) -> *mut c_void = new_object
+}
+
 /// # Safety
-/// `m` must be a mutator.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn besom_new_slow(m: *mut Mutator, layout: u32) -> *mut c_void {
+/// `m` must be a mutator with its registers captured.
+unsafe extern "C" fn new_object(m: *mut Mutator, layout: u32) -> *mut c_void {
     // SAFETY: the caller's promise.
     unsafe {
         let heap = heap_of(m, "besom_new");
@@ -38,12 +42,14 @@ pub unsafe extern "C" fn besom_new_slow(m: *mut Mutator, layout: u32) -> *mut c_
     }
 }
 
-/// `besom_new_array`.
-///
+entry! {
+    /// `besom_new_array`.
+    besom_new_array(m: *mut Mutator, layout: u32, count: usize) -> *mut c_void = new_array
+}
+
 /// # Safety
-/// `m` must be a mutator.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn besom_new_array(m: *mut Mutator, layout: u32, count: usize) -> *mut c_void {
+/// `m` must be a mutator with its registers captured.
+unsafe extern "C" fn new_array(m: *mut Mutator, layout: u32, count: usize) -> *mut c_void {
     // SAFETY: the caller's promise.
     unsafe {
         let heap = heap_of(m, "besom_new_array");
