@@ -109,7 +109,7 @@ impl AddressSpace {
     }
 }
 
-const _: () = assert!(CHUNK_SIZE % PAGE_SIZE == 0 && HUGE_FROM % CHUNK_SIZE == 0);
+const _: () = assert!(CHUNK_SIZE.is_multiple_of(PAGE_SIZE) && HUGE_FROM.is_multiple_of(CHUNK_SIZE));
 
 #[cfg(test)]
 mod tests {

@@ -78,7 +78,7 @@ impl Mapping {
 
     /// Gives the memory behind a part of it, in whole pages, back to the system: it reads as zero afterwards.
     pub fn discard(&self, from: usize, bytes: usize) {
-        debug_assert!(from + bytes <= self.len() && from % page_size() == 0);
+        debug_assert!(from + bytes <= self.len() && from.is_multiple_of(page_size()));
         // SAFETY: the part lies within the mapping, which is ours; what it held is not needed, says the caller.
         unsafe { libc::madvise(self.ptr().add(from).cast(), bytes, libc::MADV_DONTNEED) };
     }

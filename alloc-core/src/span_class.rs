@@ -125,8 +125,7 @@ impl ClassInfo {
 
     fn set(&self, kind: Kind, class: SizeClass, layout: u32) {
         self.layout.store(layout, Relaxed);
-        let packed =
-            u64::from(CLASS_SIZE[class.0 as usize]) | (kind as u64) << 32 | u64::from(class.0) << 40;
+        let packed = u64::from(CLASS_SIZE[class.0 as usize]) | (kind as u64) << 32 | u64::from(class.0) << 40;
         self.packed.store(packed, Relaxed);
     }
 }

@@ -249,7 +249,11 @@ impl SpanHeap {
             }
             page.offset() + slot as usize * span.slot_bytes()
         };
-        self.tables.is_allocated(start).then(|| Found { offset: start, bytes: Bytes(span.slot_bytes()), class })
+        self.tables.is_allocated(start).then(|| Found {
+            offset: start,
+            bytes: Bytes(span.slot_bytes()),
+            class,
+        })
     }
 
     /// The span in which an object that was found lies.

@@ -116,7 +116,9 @@ impl SpanHeap {
         while freed != 0 {
             let granule = word * 64 + freed.trailing_zeros() as usize;
             let slot = if span.is_large() { 0 } else { span.slot_at(granule * 16 + 15) };
-            debug_assert!(span.is_large() || locate(slot, slot_bytes) == (word, freed & freed.wrapping_neg()));
+            debug_assert!(
+                span.is_large() || locate(slot, slot_bytes) == (word, freed & freed.wrapping_neg())
+            );
             let start = page.offset() + slot as usize * slot_bytes;
             let bytes = if span.is_large() { span.large_bytes() } else { Bytes(slot_bytes) };
             // SAFETY: the slot was not marked, so nobody holds it, and the caller owns its span.

@@ -54,7 +54,8 @@ impl Model {
             let Some(run) = self.heap.next_run(page, most) else { break };
             assert!(run.end > run.start && (run.end - run.start).is_multiple_of(slot));
             // SAFETY: the run's memory is this test's.
-            let bytes = unsafe { std::slice::from_raw_parts_mut(self.heap.address(run.start), run.end - run.start) };
+            let bytes =
+                unsafe { std::slice::from_raw_parts_mut(self.heap.address(run.start), run.end - run.start) };
             assert!(bytes.iter().all(|&b| b == 0), "a run is zero");
             bytes.fill(0x5a);
             let keep = ((run.end - run.start) / slot).saturating_sub(back) * slot + run.start;
@@ -249,7 +250,8 @@ fn sweepers_and_takers_share_the_work() {
             scope.spawn(|| {
                 let mut pages = PageCache::new();
                 let stats = heap.stats().unattached();
-                let taken: Vec<PageId> = (0..50).filter_map(|_| heap.take(CLASS, &mut pages, stats)).collect();
+                let taken: Vec<PageId> =
+                    (0..50).filter_map(|_| heap.take(CLASS, &mut pages, stats)).collect();
                 for page in taken {
                     heap.put(page, Some(&mut pages), stats);
                 }

@@ -107,11 +107,8 @@ impl Pacer {
         let [live, roots, overhead, hard] = [0, 1, 2, 3].map(|i| self.last[i].load(Relaxed));
         let percent = u64::from(self.percent.load(Relaxed));
         let grown = live.saturating_add((live + roots).saturating_mul(percent) / 100);
-        let free = if percent == 0 {
-            u64::MAX
-        } else {
-            (grown - grown / TABLE_SHARE).max(MIN_HEAP * percent / 100)
-        };
+        let free =
+            if percent == 0 { u64::MAX } else { (grown - grown / TABLE_SHARE).max(MIN_HEAP * percent / 100) };
         let limited = [self.memory_limit.load(Relaxed), hard]
             .into_iter()
             .filter(|&limit| limit != 0)
@@ -164,7 +161,8 @@ impl Pacer {
         let base = self.marked.load(Relaxed);
         let runway = self.goal.load(Relaxed).saturating_sub(base).max(1);
         let allocated = (self.live.load(Relaxed) + bytes + SWEEP_AHEAD - base as i64).max(0) as u64;
-        let due = (u128::from(pages) * u128::from(allocated) / u128::from(runway)).min(u128::from(pages)) as u64;
+        let due =
+            (u128::from(pages) * u128::from(allocated) / u128::from(runway)).min(u128::from(pages)) as u64;
         Pages(due.saturating_sub(swept) as usize)
     }
 

@@ -44,7 +44,8 @@ pub fn verify_marks(
     let bits = Mapping::lazy_zeroed((granules.div_ceil(64) * 8).max(8)).ok()?;
     let queue = Mapping::lazy_zeroed((granules * size_of::<Reached>()).max(8)).ok()?;
     // SAFETY: the mapping is this function's own, zeroed, and of that many words.
-    let words = unsafe { std::slice::from_raw_parts_mut(bits.ptr().cast::<u64>(), granules.div_ceil(64).max(1)) };
+    let words =
+        unsafe { std::slice::from_raw_parts_mut(bits.ptr().cast::<u64>(), granules.div_ceil(64).max(1)) };
     let mut verifier = Verifier {
         heap,
         shapes,

@@ -69,10 +69,10 @@ fn two_push_while_a_third_pops() {
         let toy = Toy::<3>::new(0);
         let one = start(&toy, |toy| (0..2).for_each(|n| toy.push(n)));
         let other = start(&toy, |toy| toy.push(2));
-        let kept: Vec<_> = (0..2).filter_map(|_| toy.pop()).collect();
+        let popper = start(&toy, |toy| [toy.pop(), toy.pop()]);
         one.join().unwrap();
         other.join().unwrap();
-        toy.settled(kept);
+        toy.settled(popper.join().unwrap().into_iter().flatten());
     });
 }
 
@@ -128,17 +128,19 @@ fn an_empty_set_shows_what_the_poppers_did_before() {
     model(3, || {
         let toy = Toy::<2>::new(2);
         let raised = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
-        let threads = [0, 1].map(|i| {
+        let poppers = [0, 1].map(|i| {
             let raised = raised.clone();
             start(&toy, move |toy| {
                 raised[i].store(1, Relaxed);
                 toy.pop()
             })
         });
-        if toy.set.is_empty() {
-            assert_eq!([raised[0].load(Relaxed), raised[1].load(Relaxed)], [1, 1]);
-        }
-        let kept: Vec<_> = threads.into_iter().filter_map(|t| t.join().unwrap()).collect();
-        toy.settled(kept);
+        let looker = start(&toy, move |toy| {
+            if toy.set.is_empty() {
+                assert_eq!([raised[0].load(Relaxed), raised[1].load(Relaxed)], [1, 1]);
+            }
+        });
+        looker.join().unwrap();
+        toy.settled(poppers.map(|t| t.join().unwrap()).into_iter().flatten());
     });
 }

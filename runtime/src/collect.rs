@@ -123,7 +123,11 @@ impl Heap {
     /// # Safety
     /// `m` must be the calling thread's, attached and not blocked, with its registers captured.
     #[inline(never)]
-    pub(crate) unsafe fn with_world_stopped<R>(&self, m: *mut Mutator, f: impl FnOnce(&Stopped<'_>) -> R) -> R {
+    pub(crate) unsafe fn with_world_stopped<R>(
+        &self,
+        m: *mut Mutator,
+        f: impl FnOnce(&Stopped<'_>) -> R,
+    ) -> R {
         // SAFETY: the caller's promise.
         let seat = unsafe { Seat((*m).seat) };
         while !self.scheduler.begin_collection(seat) {}

@@ -137,12 +137,15 @@ impl Heap {
             0
         };
         besom_gc::mark::warm_up();
-        let (seat, p) = self.scheduler.attach(self, |seat| {
-            self.seats_used.fetch_max(seat.0 + 1, AcqRel);
-        }).map_err(|refused| match refused {
-            Refused::NoMemory => Error::NoMemory,
-            Refused::Full => Error::Limit,
-        })?;
+        let (seat, p) = self
+            .scheduler
+            .attach(self, |seat| {
+                self.seats_used.fetch_max(seat.0 + 1, AcqRel);
+            })
+            .map_err(|refused| match refused {
+                Refused::NoMemory => Error::NoMemory,
+                Refused::Full => Error::Limit,
+            })?;
         let m = self.mutator(seat);
         // SAFETY: the scheduler gave the seat to this thread.
         unsafe {

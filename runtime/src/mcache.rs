@@ -245,9 +245,10 @@ impl P {
         let tiny = (class == class_of_cell(TINY_CELL)).then_some(TINY_CELL);
         // SAFETY: the words lie in the P's mapping; the owner may write them, and a stale answer is one of the
         // two that are right.
-        [Some(class.index()), tiny].into_iter().flatten().any(|cell| unsafe {
-            unused_of(cell, self.cell(cell)).contains(&address)
-        })
+        [Some(class.index()), tiny]
+            .into_iter()
+            .flatten()
+            .any(|cell| unsafe { unused_of(cell, self.cell(cell)).contains(&address) })
     }
 }
 

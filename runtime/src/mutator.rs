@@ -74,8 +74,10 @@ impl Mutator {
 
 const _: () = assert!(size_of::<Mutator>() <= 320);
 // What `besom.h` says of the same.
-const _: () = assert!(std::mem::offset_of!(Mutator, poll) == 8 && std::mem::offset_of!(Mutator, barrier) == 12);
-const _: () = assert!(std::mem::offset_of!(Mutator, frames) == 16 && std::mem::offset_of!(Mutator, cells) == 0);
+const _: () =
+    assert!(std::mem::offset_of!(Mutator, poll) == 8 && std::mem::offset_of!(Mutator, barrier) == 12);
+const _: () =
+    assert!(std::mem::offset_of!(Mutator, frames) == 16 && std::mem::offset_of!(Mutator, cells) == 0);
 const _: () = assert!(size_of::<Frame>() == 24);
 
 /// The calling thread, as the system numbers it.

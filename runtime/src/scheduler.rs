@@ -285,7 +285,11 @@ impl Scheduler {
     }
 
     /// While the world is being stopped, the caller, who is Running, parks.
-    fn park_while_stopping<'a>(&'a self, mut inner: MutexGuard<'a, Inner>, seat: Seat) -> MutexGuard<'a, Inner> {
+    fn park_while_stopping<'a>(
+        &'a self,
+        mut inner: MutexGuard<'a, Inner>,
+        seat: Seat,
+    ) -> MutexGuard<'a, Inner> {
         if inner.stopping {
             inner.park(seat);
             self.announce(&inner);

@@ -29,7 +29,7 @@ short() { [ "$(wc -l <runtime/examples/embed-c/first.c)" -le 30 ]; }
 first() { compile runtime/examples/embed-c/first.c "$work/first" && "$work/first"; }
 guide() { blocks docs/guide.md c >"$work/guide.c" && compile "$work/guide.c" "$work/guide" && "$work/guide"; }
 guide_short_of_memory() { BESOM_COLLECT_EVERY=1000 BESOM_CLOBBER_FREE=1 BESOM_VERIFY=both "$work/guide"; }
-gcbench() { bash -c "$1" >"$work/said" 2>&1; local status=$?; cat "$work/said"; [ $status -eq 0 ] && grep -Eq 'cycles +[0-9]' "$work/said"; }
+gcbench() { bash -c "$1" </dev/null >"$work/said" 2>&1; local status=$?; cat "$work/said"; [ $status -eq 0 ] && grep -Eq 'cycles +[0-9]' "$work/said"; }
 links() { # relative links and their anchors' files
     local file target bad=0
     for file in README.md docs/*.md; do
@@ -69,7 +69,7 @@ if [ -z "${LIBDIR:-}" ]; then
         case $command in
             'make test') ;;
             'make gcbench') [ "${README_GCBENCH:-1}" = 0 ] || try "$command (prints statistics)" gcbench "$command" ;;
-            *) try "$command" bash -c "$command" ;;
+            *) try "$command" bash -c "$command </dev/null" ;;
         esac
     done <"$work/commands"
 fi

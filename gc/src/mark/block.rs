@@ -88,7 +88,11 @@ impl BlockPool {
     pub fn new(reserve: Bytes, workers: usize) -> Result<BlockPool, OutOfMemory> {
         let bytes = (reserve.0 / RESERVE_SHARE).clamp(1 << 20, 16 << 30) + workers * BLOCK_BYTES;
         let mapping = Mapping::lazy_zeroed(bytes)?;
-        Ok(BlockPool { mapping, own: workers, free: Mutex::new(Free { head: std::ptr::null_mut(), fresh: workers }) })
+        Ok(BlockPool {
+            mapping,
+            own: workers,
+            free: Mutex::new(Free { head: std::ptr::null_mut(), fresh: workers }),
+        })
     }
 
     fn block(&self, index: usize) -> *mut Block {

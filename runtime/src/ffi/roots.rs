@@ -45,7 +45,12 @@ pub unsafe extern "C" fn besom_trace_range(
 /// # Safety
 /// `h` must be null or a heap; the words must stay readable until they are removed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn besom_roots_add(h: *mut Heap, start: *mut c_void, words: usize, number: c_int) -> Status {
+pub unsafe extern "C" fn besom_roots_add(
+    h: *mut Heap,
+    start: *mut c_void,
+    words: usize,
+    number: c_int,
+) -> Status {
     // SAFETY: the caller's promise.
     status(unsafe { heap(h) }.and_then(|heap| {
         let kind = kind(number).ok_or(Error::Invalid)?;
@@ -97,7 +102,11 @@ pub unsafe extern "C" fn besom_stack_set(
 /// # Safety
 /// `m` must be a mutator; the function must keep to the rules of trace functions.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn besom_mutator_roots(m: *mut Mutator, trace: Option<TraceFn>, data: *mut c_void) -> Status {
+pub unsafe extern "C" fn besom_mutator_roots(
+    m: *mut Mutator,
+    trace: Option<TraceFn>,
+    data: *mut c_void,
+) -> Status {
     // SAFETY: the caller's promise.
     unsafe {
         heap_of(m, "besom_mutator_roots");
