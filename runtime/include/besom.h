@@ -546,8 +546,8 @@ void besom_stats_read(besom_heap *heap, besom_stats *out);
 /* A cell hands out slots of one span class: [cursor, limit) is zeroed and free, slot is the size of one.
  *   cursor <= limit; (limit - cursor) % slot == 0; slot > 0, so that cursor + slot > limit when the cell is empty.
  * An empty cell has cursor = limit (NULL, too); a cell that may serve nothing, because its layout is not registered
- * or its mutator is blocked, is empty with slot = 1 << 48. Cell 0 is a run of tiny blocks: its cursor has any
- * alignment, and slot counts the objects that did not begin a block. */
+ * or its mutator is blocked, is empty with slot = 1 << 48. Cell 0 bumps through
+ * tiny blocks: there cursor has any alignment, and slot counts the objects. */
 struct besom_cell {
     char *cursor;
     char *limit;
@@ -638,7 +638,7 @@ BESOM_INLINE void *besom_alloc(besom_mutator *m, size_t bytes, besom_kind kind)
         }
         if (BESOM_UNLIKELY(end > (uintptr_t)cell->limit)) return besom_alloc_slow(m, bytes, kind);
         cell->cursor = (char *)end;
-        cell->slot += (start & BESOM_TINY_MAX) != 0;
+        cell->slot += 1;
         return (void *)start;
     }
     size_class = bytes <= 1024 ? besom_class_by_8[(bytes + 7) / 8] : besom_class_by_128[(bytes - 1024 + 127) / 128];

@@ -149,7 +149,7 @@ impl Heap {
                 }
                 (start + bytes <= cell.limit).then(|| {
                     cell.cursor = start + bytes;
-                    cell.slot += usize::from(start % TINY_BLOCK != 0);
+                    cell.slot += 1;
                     start
                 })
             })

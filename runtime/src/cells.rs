@@ -16,7 +16,7 @@ pub const TINY_BLOCK: usize = 16;
 ///
 /// - `cursor <= limit`, `(limit - cursor) % slot == 0`, `slot > 0`
 /// - of the tiny cell, `limit` is a multiple of [`TINY_BLOCK`], `cursor` need not be, and `slot` counts the objects that
-///   were put into blocks behind others since the last flush
+///   were handed out since the last flush
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Cell {

@@ -26,6 +26,9 @@ pub struct PCache {
     spans: [u32; CELL_COUNT],
     pages: PageCache,
     seq: StatsSeq,
+    /// Tiny blocks that were begun since the last flush, and those of the tiny cell's run that were not yet: the
+    /// objects behind the first of each block are the tiny cell's count less what was begun.
+    tiny_blocks: usize,
 }
 
 /// A P: its cache.
@@ -150,7 +153,9 @@ impl P {
         unsafe {
             let at = self.cell(cell);
             ((*at).cursor, (*at).limit) = (base + run.start, base + run.end);
-            if cell != TINY_CELL {
+            if cell == TINY_CELL {
+                (*self.cache()).tiny_blocks += (run.end - run.start) / TINY_BLOCK;
+            } else {
                 (*at).slot = facts.slot_bytes as usize;
             }
         }
@@ -175,9 +180,6 @@ impl P {
         // SAFETY: as above.
         unsafe {
             *self.span(cell) = page.0 + 1;
-            if cell == TINY_CELL {
-                self.flush_tiny(cx);
-            }
         }
         true
     }
@@ -199,6 +201,10 @@ impl P {
             }
             ((*self.cell(cell)).cursor, (*self.cell(cell)).limit) = (0, 0);
             *self.span(cell) = 0;
+            if cell == TINY_CELL {
+                (*self.cache()).tiny_blocks -= unused.len() / TINY_BLOCK;
+                self.flush_tiny(cx);
+            }
         }
         let span = cx.heap.tables().span(page);
         let unused = i64::from(span.free_count());
@@ -212,16 +218,16 @@ impl P {
         cx.heap.put(page, Some(unsafe { self.pages() }), stats);
     }
 
-    /// Adds what the tiny cell counted to the heap's total.
+    /// Adds the tiny objects that share a block with one before them to the heap's total. The tiny cell is empty.
     ///
     /// # Safety
     /// As for [`Self::refill`].
     unsafe fn flush_tiny(&self, cx: Context<'_>) {
         // SAFETY: the caller holds the P.
-        let count = unsafe { std::mem::take(&mut (*self.cell(TINY_CELL)).slot) };
-        if count != 0 {
-            cx.tiny_allocs.fetch_add(count as u64, Relaxed);
-        }
+        let (objects, blocks) = unsafe {
+            (std::mem::take(&mut (*self.cell(TINY_CELL)).slot), std::mem::take(&mut (*self.cache()).tiny_blocks))
+        };
+        cx.tiny_allocs.fetch_add((objects - blocks) as u64, Relaxed);
     }
 
     /// Gives everything back: spans, the tiny block, pages; statistics are exact for this P afterwards.
@@ -235,7 +241,6 @@ impl P {
         }
         // SAFETY: the caller's promise.
         unsafe {
-            self.flush_tiny(cx);
             cx.heap.pages().flush_cache(self.pages(), self.writer(cx));
         }
     }

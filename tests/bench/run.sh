@@ -206,7 +206,8 @@ for subset in "${subsets[@]}"; do
         instructions) instructions ;;
     esac
     conditions="medians of $N, load $load_before before and $(load) after"
-    [ "$subset" != trees ] && [ "$SCALE" != 1 ] && conditions="$conditions, SCALE=$SCALE"
+    [ "$subset" = instructions ] && conditions="counted once"
+    [ "$subset" != trees ] && [ "$subset" != instructions ] && [ "$SCALE" != 1 ] && conditions="$conditions, SCALE=$SCALE"
     {
         if [ $markdown = 1 ]; then echo "$(date +%F), $commit; $conditions."; else echo "$subset: $conditions"; fi
         [ $markdown = 1 ] && echo
