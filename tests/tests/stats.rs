@@ -221,7 +221,8 @@ fn pauses_and_goals_are_told() {
         assert!(s.pause_max_ns > 0 && s.pause_total_ns >= s.pause_max_ns, "{s:?}");
     }
     let goal = heap.stats().next_goal;
-    assert!((20 << 20..21 << 20).contains(&goal), "twice 10 MiB live, and a handle: {goal}");
+    // The tables beside the heap count as growth, so that it may be a little less.
+    assert!((19 << 20..21 << 20).contains(&goal), "twice 10 MiB live: {goal}");
     drop(kept);
     let before = heap.stats().cycles;
     for _ in 0..40 << 10 {
