@@ -203,8 +203,10 @@ typedef struct besom_options {
  * line for each BESOM_* variable that is malformed or unknown, and keeps the default. */
 void besom_options_init(besom_options *options);
 
-/* Makes a heap; options may be NULL for besom_options_init's. Costs about ten system calls, and well under 1 MiB
- * of resident memory; address space is reserved, not committed. One background thread sweeps for it.
+/* Makes a heap; options may be NULL for besom_options_init's. Costs about fifteen
+ * mappings, and well under 1 MiB of resident memory. Address space is reserved, not committed: 1 TiB, or eight times
+ * heap_limit if there is one, so set a limit to have hundreds of heaps. Its threads, which mark and sweep, start with
+ * the first cycle.
  *   BESOM_ERR_INVALID     an option is out of range, struct_size is not besom_options_init's, or out is NULL
  *   BESOM_ERR_NO_MEMORY   the system refused */
 BESOM_MUST_USE besom_status besom_heap_new(const besom_options *options, besom_heap **out);
@@ -262,8 +264,7 @@ void besom_block(besom_mutator *m);
 void besom_unblock(besom_mutator *m);
 
 /* Changes besom_options.procs while threads run: more Ps serve waiting threads at once; fewer take effect at the
- * running threads' next safepoints. n = 0 is as many as are attached. Stops the world for a moment; do not
- * call it on an attached thread of this heap that another thread waits for.
+ * running threads' next safepoints. n = 0 is as many as are attached. Any thread; takes a lock, stops nothing.
  *   BESOM_ERR_LIMIT       n > BESOM_PROCS_MAX
  *   BESOM_ERR_NO_MEMORY   the system refused */
 besom_status besom_procs_set(besom_heap *heap, unsigned n);
@@ -296,8 +297,9 @@ BESOM_INLINE void *besom_alloc(besom_mutator *m, size_t bytes, besom_kind kind);
 
 /* The usable bytes of the object that starts at `object`: what was asked for, or a little more. 0 if no
  * object of the heap starts there: NULL, an interior pointer, a freed object, a C pointer. A tiny object is not
- * known for itself, its block is: 16 at the block's start, else 0. Takes a few loads. On a thread that is not attached
- * the answer may be out of date when it arrives. */
+ * known for itself, its block is: 16 at the block's start, else 0. Takes a few loads,
+ * and a lock and a look at each P where its neighbours are being allocated. On a thread that is not attached the answer
+ * may be out of date when it arrives. */
 size_t besom_size(besom_heap *heap, const void *object);
 
 /* The start of the object that holds this address, or NULL if none does. What rounding added to an object counts as
@@ -344,8 +346,8 @@ BESOM_MUST_USE besom_status besom_layout_register(besom_heap *heap, size_t bytes
 #endif
 
 /* Allocates a zeroed object of a layout.  [safepoint]  Aligned to 16 bytes from 16 bytes up, except that a layout of 17
- * to 24 bytes is aligned to 8. INLINE: as besom_alloc, plus a load of the slot size and one compare. NULL as
- * besom_alloc. Aborts:
+ * to 24 bytes is aligned to 8. INLINE: as besom_alloc, and a range check, an index and a load of the slot size
+ * more. NULL as besom_alloc. Aborts:
  *   besom: besom_new: layout <n> is not registered
  *   besom: besom_new: mutator is blocked, between besom_block and besom_unblock */
 BESOM_INLINE void *besom_new(besom_mutator *m, besom_layout layout);

@@ -14,6 +14,9 @@ const LIVE: u64 = u64::MAX;
 /// a VM that keeps a handle an object runs out.
 const RESERVE_SHARE: usize = 4096;
 
+/// Bytes for the handles of a small heap: a million. They cost nothing until they are used.
+const LEAST: usize = 16 << 20;
+
 /// One handle; `besom_handle` in C.
 ///
 /// - `state == LIVE`, or the index + 1 of the next free handle (0: none)
@@ -43,7 +46,7 @@ pub struct Handles {
 impl Handles {
     /// No handles yet.
     pub fn new(reserve: Bytes) -> Result<Handles, OutOfMemory> {
-        let mapping = Mapping::lazy_zeroed((reserve.0 / RESERVE_SHARE).max(1 << 16))?;
+        let mapping = Mapping::lazy_zeroed((reserve.0 / RESERVE_SHARE).max(LEAST))?;
         Ok(Handles { mapping, free: Mutex::new(Free { head: 0, fresh: 0 }), used: AtomicUsize::new(0) })
     }
 

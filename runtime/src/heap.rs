@@ -9,6 +9,7 @@ use crate::roots::Roots;
 use crate::scheduler::{House, PId, Refused, Scheduler, Seat};
 use crate::status::{Error, Result};
 use crate::sweeper::Sweeper;
+use besom_alloc_core::address_space::DEFAULT_RESERVE;
 use besom_alloc_core::heap_tables::ZeroedTable;
 use besom_alloc_core::os::{self, Mapping};
 use besom_alloc_core::span_class::Kind;
@@ -16,6 +17,10 @@ use besom_alloc_core::span_heap::{Found, SpanHeap};
 use besom_alloc_core::units::Bytes;
 use besom_gc::{Collector, Config};
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
+
+/// Addresses that a heap with a limit reserves, in multiples of the limit. Higher: fewer heaps fit into a process.
+/// Lower: a heap whose free pages lie scattered finds no room for a large object below its limit.
+const RESERVE_OVER_LIMIT: usize = 8;
 
 /// A heap; `besom_heap` in C. Several live in one process and share nothing. It stays where it was made, since
 /// mutators and its sweeper point to it.
@@ -46,7 +51,8 @@ impl Heap {
     /// Makes a heap. `Invalid`: an option is out of its range. `NoMemory`: the system refused.
     pub fn new(options: &Options) -> Result<Box<Heap>> {
         options.check()?;
-        let spans = SpanHeap::new(Bytes(0), Bytes(options.heap_limit), options.clobber_free != 0)?;
+        let wanted = Bytes(options.heap_limit.saturating_mul(RESERVE_OVER_LIMIT).min(DEFAULT_RESERVE.0));
+        let spans = SpanHeap::new(wanted, Bytes(options.heap_limit), options.clobber_free != 0)?;
         let reserve = spans.pages().reserved().bytes();
         let workers = match options.mark_workers {
             0 => os::cpu_count(),
