@@ -202,11 +202,12 @@ impl Heap {
     /// The object at an address, as far as a mutator has been given it.
     pub fn find(&self, address: usize) -> Option<Found> {
         let found = self.spans.find(address)?;
-        let (span, _) = self.spans.span_of(found.offset);
+        let (span, page) = self.spans.span_of(found.offset);
         if span.sweepgen() == self.spans.generation().wrapping_add(3) {
-            let start = self.spans.tables().base() + found.offset;
+            let base = self.spans.tables().base();
+            let (first, start) = (base + page.offset(), base + found.offset);
             // SAFETY: the scheduler's lock is held.
-            let look = || unsafe { self.ps().any(|p| p.holds_unused(found.class, start)) };
+            let look = || unsafe { self.ps().any(|p| p.holds_unused(found.class, first, start)) };
             if self.scheduler.with_ps_pinned(look) {
                 return None;
             }

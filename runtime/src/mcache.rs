@@ -13,7 +13,7 @@ use besom_alloc_core::span_class::{Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::units::PageId;
 use besom_gc::Collector;
-use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::raw::{AtomicU64, AtomicUsize, Ordering::*};
 use besom_stats::{StatsSeq, Writer};
 
 /// What a P owns, in a mapping of its own. Written by the thread that holds the P, or with the world stopped.
@@ -152,7 +152,7 @@ impl P {
         // SAFETY: the caller holds the P.
         unsafe {
             let at = self.cell(cell);
-            ((*at).cursor, (*at).limit) = (base + run.start, base + run.end);
+            show(at, base + run.start, base + run.end);
             if cell == TINY_CELL {
                 (*self.cache()).tiny_blocks += (run.end - run.start) / TINY_BLOCK;
             } else {
@@ -199,7 +199,7 @@ impl P {
             if !unused.is_empty() {
                 cx.heap.give_back(page, Run { start: unused.start - base, end: unused.end - base });
             }
-            ((*self.cell(cell)).cursor, (*self.cell(cell)).limit) = (0, 0);
+            show(self.cell(cell), 0, 0);
             *self.span(cell) = 0;
             if cell == TINY_CELL {
                 (*self.cache()).tiny_blocks -= unused.len() / TINY_BLOCK;
@@ -225,7 +225,10 @@ impl P {
     unsafe fn flush_tiny(&self, cx: Context<'_>) {
         // SAFETY: the caller holds the P.
         let (objects, blocks) = unsafe {
-            (std::mem::take(&mut (*self.cell(TINY_CELL)).slot), std::mem::take(&mut (*self.cache()).tiny_blocks))
+            (
+                std::mem::take(&mut (*self.cell(TINY_CELL)).slot),
+                std::mem::take(&mut (*self.cache()).tiny_blocks),
+            )
         };
         cx.tiny_allocs.fetch_add((objects - blocks) as u64, Relaxed);
     }
@@ -245,15 +248,19 @@ impl P {
         }
     }
 
-    /// Whether an address lies in a run that a cell has not handed out yet. A hint while the P's owner runs.
-    pub fn holds_unused(&self, class: SpanClass, address: usize) -> bool {
+    /// Whether a slot of the span that begins at `span` lies in a run that a cell has not handed out yet. While the
+    /// P's owner runs, what is handed out is told so; of a slot that is not, the answer may be out of date.
+    ///
+    /// The limit is read first, and written last: the cursor belongs to the same run or to a later one. Runs of a
+    /// span go up, so that a later cursor is past this limit; one of another span, or of none, is below `span`, or
+    /// past the limit.
+    pub fn holds_unused(&self, class: SpanClass, span: usize, address: usize) -> bool {
         let tiny = (class == class_of_cell(TINY_CELL)).then_some(TINY_CELL);
-        // SAFETY: the words lie in the P's mapping; the owner may write them, and a stale answer is one of the
-        // two that are right.
-        [Some(class.index()), tiny]
-            .into_iter()
-            .flatten()
-            .any(|cell| unsafe { unused_of(cell, self.cell(cell)).contains(&address) })
+        [Some(class.index()), tiny].into_iter().flatten().any(|cell| {
+            // SAFETY: the words lie in the P's mapping; the owner may write them.
+            let unused = unsafe { unused_of(cell, self.cell(cell)) };
+            unused.start >= span && unused.contains(&address)
+        })
     }
 }
 
@@ -262,13 +269,27 @@ fn class_of_cell(cell: usize) -> SpanClass {
     if cell == TINY_CELL { SpanClass::new(Kind::NoScan, SizeClass(1)) } else { SpanClass(cell as u16) }
 }
 
+/// Gives a cell a run, or none. The limit comes last, for [`P::holds_unused`].
+///
+/// # Safety
+/// The caller holds the cell's P.
+unsafe fn show(cell: *mut Cell, cursor: usize, limit: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (&raw mut (*cell).cursor).write_volatile(cursor);
+        AtomicUsize::from_ptr(&raw mut (*cell).limit).store(limit, Release);
+    }
+}
+
 /// The addresses of the slots that a cell has not handed out. A tiny block that was begun is handed out.
 ///
 /// # Safety
 /// The cell must be readable.
 unsafe fn unused_of(index: usize, cell: *const Cell) -> std::ops::Range<usize> {
     // SAFETY: the caller's promise; the words may be written meanwhile by the P's owner.
-    let (cursor, limit) =
-        unsafe { ((&raw const (*cell).cursor).read_volatile(), (&raw const (*cell).limit).read_volatile()) };
+    let (limit, cursor) = unsafe {
+        let limit = AtomicUsize::from_ptr((&raw const (*cell).limit).cast_mut()).load(Acquire);
+        (limit, (&raw const (*cell).cursor).read_volatile())
+    };
     if index == TINY_CELL { cursor.next_multiple_of(TINY_BLOCK)..limit } else { cursor..limit }
 }
