@@ -156,8 +156,35 @@ impl Guest<'_> {
         self.toy.scheduler.detach(self.toy, self.seat);
     }
 
+    /// Runs without a look at the poll word until the models' turns have come to `turns`.
+    fn wait_for_turns(&self, turns: usize) {
+        let patience = Patience::default();
+        while self.toy.turns() < turns {
+            patience.in_vain();
+            yield_now();
+        }
+        self.work();
+    }
+
+    /// Blocks until the models' turns have come to `turns`.
+    fn block_until(&mut self, turns: usize) {
+        self.toy.scheduler.block(self.toy, self.seat);
+        let patience = Patience::default();
+        while self.toy.turns() < turns {
+            patience.in_vain();
+            yield_now();
+        }
+        self.p = self.toy.scheduler.unblock(self.toy, self.seat);
+        self.work();
+    }
+
     /// Whether the caller was the collector.
     fn collect(&self) -> bool {
+        self.collect_and(|| ())
+    }
+
+    /// Does something more between the resumption and the end of the collection.
+    fn collect_and(&self, sweep: impl FnOnce()) -> bool {
         let toy = self.toy;
         if !toy.scheduler.begin_collection(self.seat) {
             self.work();
@@ -173,6 +200,7 @@ impl Guest<'_> {
         toy.stopped.store(false, Relaxed);
         toy.scheduler.resume(toy, self.seat);
         self.work();
+        sweep();
         toy.scheduler.end_collection();
         self.work();
         true
@@ -197,6 +225,46 @@ fn a_thread_blocks_and_unblocks_during_a_stop() {
         assert!(own.collect());
         own.detach();
         other.join().unwrap();
+        toy.settled();
+    });
+}
+
+/// A stop waits for nobody who is blocked, though he stays so.
+#[test]
+fn a_thread_is_blocked_until_the_collection_is_over() {
+    model(3, || {
+        let toy = Toy::new(0);
+        let own = toy.attach();
+        let other = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            guest.block_until(1);
+            guest.detach();
+        });
+        assert!(own.collect());
+        toy.turns.fetch_add(1, Relaxed);
+        own.detach();
+        other.join().unwrap();
+        toy.settled();
+    });
+}
+
+/// Those who were stopped, and those who came meanwhile, run before the collection is over.
+#[test]
+fn the_world_goes_on_while_the_collector_sweeps() {
+    model(3, || {
+        let toy = Toy::new(0);
+        let own = toy.attach();
+        let others = [(); 2].map(|()| {
+            start(&toy, |toy| {
+                let mut guest = toy.attach();
+                guest.run_until(|| toy.collections() > 0);
+                toy.turns.fetch_add(1, Relaxed);
+                guest.detach();
+            })
+        });
+        assert!(own.collect_and(|| own.wait_for_turns(2)));
+        own.detach();
+        others.into_iter().for_each(|t| t.join().unwrap());
         toy.settled();
     });
 }
@@ -270,6 +338,44 @@ fn two_collect_at_once() {
     });
 }
 
+/// Who waited for the first collection may wake in the second's stop.
+#[test]
+fn a_collection_follows_a_collection() {
+    model(3, || {
+        let toy = Toy::new(0);
+        let own = toy.attach();
+        let other = start(&toy, |toy| {
+            let guest = toy.attach();
+            guest.collect();
+            guest.detach();
+        });
+        own.collect();
+        own.collect();
+        own.detach();
+        other.join().unwrap();
+        toy.settled();
+    });
+}
+
+#[test]
+fn three_collect_at_once() {
+    model(2, || {
+        let toy = Toy::new(0);
+        let own = toy.attach();
+        let others = [(); 2].map(|()| {
+            start(&toy, |toy| {
+                let guest = toy.attach();
+                guest.collect();
+                guest.detach();
+            })
+        });
+        own.collect();
+        own.detach();
+        others.into_iter().for_each(|t| t.join().unwrap());
+        toy.settled();
+    });
+}
+
 /// One collection serves all who asked for it while it ran.
 #[test]
 fn two_want_a_collection_while_a_third_blocks() {
@@ -313,6 +419,24 @@ fn the_only_p_goes_to_all_who_wait() {
         own.run_until(|| toy.turns() == 2);
         own.detach();
         others.into_iter().for_each(|t| t.join().unwrap());
+        toy.settled();
+    });
+}
+
+/// Who blocks leaves the only P to who waits for it.
+#[test]
+fn a_blocked_thread_leaves_its_p() {
+    model(3, || {
+        let toy = Toy::new(1);
+        let mut own = toy.attach();
+        let other = start(&toy, |toy| {
+            let guest = toy.attach();
+            toy.turns.fetch_add(1, Relaxed);
+            guest.detach();
+        });
+        own.block_until(1);
+        own.detach();
+        other.join().unwrap();
         toy.settled();
     });
 }
@@ -370,13 +494,15 @@ fn the_number_of_ps_goes_down_and_up() {
         let other = start(&toy, |toy| {
             let mut guest = toy.attach();
             guest.run_until(|| toy.turns() == 1);
+            toy.turns.fetch_add(1, Relaxed);
             guest.detach();
         });
         toy.scheduler.set_limit(&*toy, 1).unwrap();
         own.run_until(|| toy.ps() == 1);
         toy.scheduler.set_limit(&*toy, 2).unwrap();
         toy.turns.fetch_add(1, Relaxed);
-        own.work();
+        // Both run at once: this one does not hand its P over.
+        own.wait_for_turns(2);
         own.detach();
         other.join().unwrap();
         toy.settled();
@@ -408,18 +534,39 @@ fn the_limit_falls_during_a_stop() {
     });
 }
 
-/// Ps that somebody looks at do not go meanwhile.
+/// The limit falls while a P is idle: a stopped world keeps it, and it goes afterwards.
 #[test]
-fn ps_are_pinned_beside_a_thread_that_leaves() {
+fn an_idle_p_stays_in_a_stop() {
     model(3, || {
-        let toy = Toy::new(0);
+        let toy = Toy::new(2);
         let own = toy.attach();
-        let other = start(&toy, |toy| toy.attach().detach());
-        toy.scheduler.with_ps_pinned(|| {
-            toy.ps.iter().filter(|p| p.exists.load(Acquire)).for_each(|p| p.pin.shared());
+        let other = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            guest.block_and_unblock();
+            guest.detach();
         });
+        let third = start(&toy, |toy| toy.scheduler.set_limit(toy, 1).unwrap());
+        assert!(own.collect());
         own.detach();
         other.join().unwrap();
+        third.join().unwrap();
+        toy.settled();
+    });
+}
+
+/// Ps that somebody looks at do not go meanwhile.
+#[test]
+fn ps_are_pinned_beside_threads_that_leave() {
+    model(3, || {
+        let toy = Toy::new(0);
+        let leavers = [(); 2].map(|()| start(&toy, |toy| toy.attach().detach()));
+        let looker = start(&toy, |toy| {
+            toy.scheduler.with_ps_pinned(|| {
+                toy.ps.iter().filter(|p| p.exists.load(Acquire)).for_each(|p| p.pin.shared());
+            });
+        });
+        leavers.into_iter().for_each(|t| t.join().unwrap());
+        looker.join().unwrap();
         toy.settled();
     });
 }

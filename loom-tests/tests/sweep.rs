@@ -166,10 +166,14 @@ fn a_taker_a_background_sweeper_and_a_finisher() {
         toy.phase.finish(&*toy, ());
         toy.all_swept(1);
         // None: the span with free slots was in the background sweeper's hands.
-        let taken = taker.join().unwrap();
+        if let Some(page) = taker.join().unwrap() {
+            toy.uncache(page);
+        }
         sweeper.join().unwrap();
-        assert_eq!(taken.or_else(|| toy.take(0)), Some(PageId(0)));
-        toy.all_swept(1);
+        // Nothing is lost: all is there for the next cycle.
+        toy.phase.advance();
+        toy.phase.finish(&*toy, ());
+        toy.all_swept(2);
     });
 }
 
