@@ -179,46 +179,42 @@ impl HeapTables {
     /// Whether the slot that starts at `offset` is handed out.
     #[inline(always)]
     pub fn is_allocated(&self, offset: usize) -> bool {
-        let (word, bit) = locate(offset);
+        let (word, bit) = mark_word(offset);
         self.alloc.get(word).load(Relaxed) & bit != 0
     }
 
     /// Says that the slot that starts at `offset`, which the caller owns, is handed out.
     pub fn set_allocated(&self, offset: usize) {
-        let (word, bit) = locate(offset);
+        let (word, bit) = mark_word(offset);
         let word = self.alloc.get(word);
         word.store(word.load(Relaxed) | bit, Relaxed);
+    }
+
+    /// All mark bits of the reservation; see [`mark_word`].
+    pub fn marks(&self) -> &[AtomicU64] {
+        self.marks.slice(0, self.len / GRANULE / 64)
     }
 
     /// Whether the object that starts at `offset` is marked.
     #[inline(always)]
     pub fn is_marked(&self, offset: usize) -> bool {
-        let (word, bit) = locate(offset);
+        let (word, bit) = mark_word(offset);
         self.marks.get(word).load(Relaxed) & bit != 0
     }
 
-    /// Marks the object that starts at `offset`; true for the one who did it. `PARALLEL` says whether another
-    /// thread may set bits of the same word at the same time.
-    #[inline(always)]
-    pub fn mark<const PARALLEL: bool>(&self, offset: usize) -> bool {
-        let (word, bit) = locate(offset);
+    /// Marks the object that starts at `offset`, when nobody else marks; true if it was not marked.
+    pub fn mark(&self, offset: usize) -> bool {
+        let (word, bit) = mark_word(offset);
         let word = self.marks.get(word);
         let old = word.load(Relaxed);
-        if old & bit != 0 {
-            return false;
-        }
-        if PARALLEL {
-            word.fetch_or(bit, Relaxed) & bit == 0
-        } else {
-            word.store(old | bit, Relaxed);
-            true
-        }
+        word.store(old | bit, Relaxed);
+        old & bit == 0
     }
 }
 
-/// The word and the bit of the granule at `offset`.
+/// The word of a bitmap, and the bit in it, of the granule at `offset`.
 #[inline(always)]
-fn locate(offset: usize) -> (usize, u64) {
+pub fn mark_word(offset: usize) -> (usize, u64) {
     let granule = offset >> GRANULE_SHIFT;
     (granule / 64, 1 << (granule % 64))
 }

@@ -154,6 +154,11 @@ impl ClassTable {
         self.infos.get(class.index())
     }
 
+    /// All of them, by index.
+    pub fn infos(&self) -> &[ClassInfo] {
+        self.infos.slice(0, SPAN_CLASS_COUNT)
+    }
+
     /// Gives layout number `layout` (below [`OWN_LAYOUTS`]) its span class. The caller has not shown the
     /// layout to anybody yet.
     pub fn register_layout(&self, layout: u32, class: SizeClass) -> SpanClass {

@@ -89,7 +89,7 @@ impl Model {
         self.objects.retain(|&offset, _| keep(offset));
         self.frees += (before - self.objects.len()) as u64;
         for &offset in self.objects.keys() {
-            assert!(self.heap.tables().mark::<false>(offset), "nothing is marked before");
+            assert!(self.heap.tables().mark(offset), "nothing is marked before");
         }
         self.heap.advance_generation(&Self::stopped());
         if sweep_all {
@@ -209,7 +209,7 @@ fn a_zombie_is_reported() {
         let &first = model.objects.keys().next().unwrap();
         // A slot that is free, and the middle of one.
         let bad = if std::env::var("BE_A_ZOMBIE").unwrap() == "free" { first + 32 * 7 } else { first + 16 };
-        model.heap.tables().mark::<false>(bad);
+        model.heap.tables().mark(bad);
         model.cycle(|_| true, true);
         return;
     }

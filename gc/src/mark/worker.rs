@@ -3,14 +3,14 @@
 use super::Shared;
 use super::block::{Block, Cursor};
 use crate::scan::{PIECE, Shapes, Visitor, scan_object};
-use besom_alloc_core::heap_tables::prefetch;
+use besom_alloc_core::heap_tables::{mark_word, prefetch};
 use besom_alloc_core::size_class::SIZE_CLASS_COUNT;
-use besom_alloc_core::span_class::{ClassTable, SpanClass};
+use besom_alloc_core::span_class::{ClassInfo, ClassTable, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::{Bytes, PAGE_SHIFT};
 use besom_stats::fatal;
-use besom_stats::sync::raw::{AtomicU16, Ordering::Relaxed};
+use besom_stats::sync::raw::{AtomicU16, AtomicU64, Ordering::Relaxed};
 use crossbeam_deque::{Steal, Worker as Deque};
 
 /// Objects between their prefetch and their scan; a power of two. Higher: lines are evicted before they are used,
@@ -61,6 +61,8 @@ pub struct Worker<'a, const PARALLEL: bool> {
     base: usize,
     len: usize,
     page_classes: &'a [AtomicU16],
+    marks: &'a [AtomicU64],
+    class_infos: &'a [ClassInfo],
     classes: &'a ClassTable,
     shapes: &'a Shapes,
     shared: &'a Shared,
@@ -87,6 +89,8 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             base: heap.tables().base(),
             len: heap.tables().len(),
             page_classes: heap.tables().page_classes(),
+            marks: heap.tables().marks(),
+            class_infos: heap.classes().infos(),
             classes: heap.classes(),
             shapes,
             shared,
@@ -148,7 +152,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
                 }
                 continue;
             };
-            prefetch(self.heap.address(entry.offset()));
+            prefetch(std::ptr::without_provenance(self.base + entry.offset()));
             let old = self.turn_ring(entry);
             if old != NOTHING {
                 self.scan(old);
@@ -199,7 +203,8 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             }
         }
         let class = entry.class();
-        let facts = self.classes.get(class).facts();
+        // SAFETY: an entry's class is that of a page.
+        let facts = unsafe { self.class_infos.get_unchecked(class.index()) }.facts();
         if facts.slot_bytes == 0 {
             return self.scan_large(entry);
         }
@@ -334,7 +339,19 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     /// Marks what starts at `offset`; true for the one who did it.
     #[inline(always)]
     fn mark(&self, offset: usize) -> bool {
-        self.heap.tables().mark::<PARALLEL>(offset)
+        let (word, bit) = mark_word(offset);
+        // SAFETY: as in `encoded_class`.
+        let word = unsafe { self.marks.get_unchecked(word) };
+        let old = word.load(Relaxed);
+        if old & bit != 0 {
+            return false;
+        }
+        if PARALLEL {
+            word.fetch_or(bit, Relaxed) & bit == 0
+        } else {
+            word.store(old | bit, Relaxed);
+            true
+        }
     }
 
     /// The class + 1 of the page at `offset`; 0 if no span is there.
