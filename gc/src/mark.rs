@@ -81,8 +81,9 @@ impl Marker {
 
     /// Does what the threads of a cycle must not do while the world is stopped, i.e. what allocates.
     pub fn prepare(&self, last_live: Bytes) {
-        warm_up();
         if self.deques.len() > 1 && last_live >= PARALLEL_FROM {
+            // The thread's state in the deques' reclamation scheme is allocated when first used: by an empty steal.
+            let _ = self.shared.stealers[1].steal();
             self.gang.ensure_started();
         }
     }
@@ -171,8 +172,8 @@ fn count_marked(heap: &SpanHeap, stopped: &Stopped<'_>) -> Bytes {
     live
 }
 
-/// Makes the calling thread's state of the deque's reclamation scheme, which allocates when first used.
-pub fn warm_up() {
+/// Makes a helper's state of the deque's reclamation scheme, which allocates when first used.
+pub(crate) fn warm_up() {
     let deque: Deque<usize> = Deque::new_lifo();
     let _ = deque.stealer().steal();
 }

@@ -182,7 +182,8 @@ typedef struct besom_options {
                              * default 0: one for each CPU */
     int mode;               /* default and only choice: BESOM_STOP_THE_WORLD */
     int scan_native_stacks; /* 1: attached threads' C stacks and registers are conservative roots, so C locals need
-                             * no frames. 0: the program names its roots.  default 1 */
+                             * no frames; a thread must be on its own stack, not a coroutine's, when it enters
+                             * the library. 0: the program names its roots.  default 1 */
     int tiny;               /* 1: BESOM_NOSCAN objects under 16 bytes share blocks.  default 1 */
     besom_encoding encoding; /* for BESOM_VALUES.  default: plain aligned pointers */
     besom_trace_fn trace;    /* for BESOM_TRACED objects; with NULL they have no edges.  default NULL */
@@ -254,8 +255,8 @@ besom_status besom_detach(besom_mutator *m);
  * Put it on loop back-edges. INLINE: one load and one branch that is predicted not taken. */
 BESOM_INLINE void besom_safepoint(besom_mutator *m);
 
-/* Before a call that may wait. The P becomes free; a collection will not wait for this thread, and scans its stack
- * as it is now. One or two atomic operations when nobody waits for a P. Aborts:
+/* Before a call that may wait. The P becomes free; a collection will not wait for this thread, and uses what the stack
+ * and the registers hold now. Takes a lock, and with scan_native_stacks a look at each word of the stack. Aborts:
  *   besom: besom_block: mutator is blocked already */
 void besom_block(besom_mutator *m);
 

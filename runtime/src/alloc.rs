@@ -104,7 +104,7 @@ impl Heap {
     unsafe fn before_allocation(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
-            if (*m).polled() {
+            if Mutator::polled(m) {
                 self.safepoint(m);
             }
             if self.collect_every() != 0 {
@@ -246,7 +246,7 @@ impl Heap {
             let end = bytes.next_multiple_of(8);
             for from in (0..end).step_by(ZERO_STEP) {
                 std::ptr::write_bytes(start.add(from), 0, ZERO_STEP.min(end - from));
-                if (*m).polled() {
+                if Mutator::polled(m) {
                     self.safepoint(m);
                 }
             }

@@ -36,7 +36,7 @@ impl World for HeapWorld<'_> {
         for m in heap.mutators() {
             // SAFETY: the world is stopped: an attached thread is parked or blocked, and captured its registers.
             unsafe {
-                if matches!((*m).state(), ATTACHED | BLOCKED) {
+                if matches!(Mutator::state(m), ATTACHED | BLOCKED) {
                     bytes += (*m).visit_roots(visitor);
                 }
             }
@@ -72,7 +72,8 @@ impl Heap {
         // SAFETY: the caller's promise.
         unsafe {
             self.rise(m);
-            (*m).set_state(BLOCKED);
+            Mutator::take_snapshot(m, self);
+            Mutator::set_state(m, BLOCKED);
             self.scheduler.block(self, Seat((*m).seat));
         }
     }
@@ -83,7 +84,7 @@ impl Heap {
         // SAFETY: the caller's promise.
         unsafe {
             let p = self.scheduler.unblock(self, Seat((*m).seat));
-            (*m).set_state(ATTACHED);
+            Mutator::set_state(m, ATTACHED);
             self.sit(m, p);
         }
     }

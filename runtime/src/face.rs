@@ -87,7 +87,7 @@ impl<'h> Mutator<'h> {
     pub fn safepoint(&mut self) {
         // SAFETY: as in `alloc`.
         unsafe {
-            if (*self.raw).polled() {
+            if Raw::polled(self.raw) {
                 self.heap.safepoint(self.enter());
             }
         }
@@ -95,14 +95,19 @@ impl<'h> Mutator<'h> {
 
     /// Runs `f`, which may wait, without a P; no collection waits for it.
     pub fn blocked<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        // SAFETY: as in `alloc`; this frame stands until `f` has returned. A panic in `f` aborts, in the profiles
-        // of this library.
-        unsafe {
-            self.heap.block(self.enter());
-            let result = f();
-            self.heap.unblock(self.raw);
-            result
+        /// Unblocks, also when `f` unwinds.
+        struct Blocked<'h>(&'h Heap, *mut Raw);
+        impl Drop for Blocked<'_> {
+            fn drop(&mut self) {
+                // SAFETY: the mutator is this thread's, and blocked.
+                unsafe { self.0.unblock(self.1) };
+            }
         }
+        let m = self.enter();
+        // SAFETY: as in `alloc`.
+        unsafe { self.heap.block(m) };
+        let _blocked = Blocked(self.heap, m);
+        f()
     }
 
     /// A whole cycle, marked and swept.
@@ -114,7 +119,7 @@ impl<'h> Mutator<'h> {
     /// Visits every object, in address order, with the world stopped: its address, its bytes, its kind's number.
     ///
     /// # Safety
-    /// `visit` must not allocate, nor wait for a thread that is attached.
+    /// `visit` must not allocate, unwind, nor wait for a thread that is attached.
     pub unsafe fn walk(&mut self, mut visit: impl FnMut(*mut u8, usize, u32)) {
         // SAFETY: as in `alloc`, and the caller's promise.
         unsafe {
@@ -151,7 +156,7 @@ impl<'h> Mutator<'h> {
 impl Drop for Mutator<'_> {
     fn drop(&mut self) {
         // SAFETY: as in `alloc`; the mutator is not used again.
-        unsafe { self.heap.detach_raw(self.enter()) };
+        unsafe { self.heap.detach_raw(self.raw) };
     }
 }
 

@@ -62,7 +62,7 @@ fn status(result: Result<()>) -> Status {
 unsafe fn heap_of<'h>(m: *mut Mutator, function: &str) -> &'h Heap {
     // SAFETY: the caller's promise.
     unsafe {
-        (*m).check(function);
+        Mutator::check(m, function);
         &*(*m).heap
     }
 }

@@ -3,7 +3,7 @@
 use crate::cells::NO_CELLS;
 use crate::handles::Handles;
 use crate::mcache::{Context, P};
-use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator};
+use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator, NativeStack};
 use crate::options::Options;
 use crate::roots::Roots;
 use crate::scheduler::{House, PId, Refused, Scheduler, Seat};
@@ -17,10 +17,19 @@ use besom_alloc_core::span_heap::{Found, SpanHeap};
 use besom_alloc_core::units::Bytes;
 use besom_gc::{Collector, Config};
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
+use besom_stats::sync::{Mutex, lock};
+use std::marker::PhantomPinned;
+use std::pin::Pin;
 
 /// Addresses that a heap with a limit reserves, in multiples of the limit. Higher: fewer heaps fit into a process.
 /// Lower: a heap whose free pages lie scattered finds no room for a large object below its limit.
 const RESERVE_OVER_LIMIT: usize = 8;
+
+/// Room in a snapshot for the registers, beside the words of the stack.
+const SNAPSHOT_EXTRA: usize = 256;
+/// The most room for a snapshot of a native stack, in bytes of address space a thread. Lower: a thread that blocks with
+/// more heap pointers on a very deep stack aborts.
+const SNAPSHOT_MOST: usize = 64 << 20;
 
 /// A heap; `besom_heap` in C. Several live in one process and share nothing. It stays where it was made, since
 /// mutators and its sweeper point to it.
@@ -34,11 +43,14 @@ pub struct Heap {
     pub(crate) sweeper: Sweeper,
     pub(crate) tiny_allocs: AtomicU64,
     mutators: Mapping,
+    /// Room for what blocked threads hold, by seat.
+    snapshots: Mutex<Vec<Option<Mapping>>>,
     /// Seats from here on were never taken.
     seats_used: AtomicU32,
     /// Addresses of boxed Ps, 0 where there is none.
     ps: ZeroedTable<AtomicU64>,
     ps_used: AtomicU32,
+    _stays: PhantomPinned,
 }
 
 // SAFETY: the raw pointers in the options are the VM's, handed back to its functions only; all else is atomic or
@@ -49,7 +61,7 @@ unsafe impl Send for Heap {}
 
 impl Heap {
     /// Makes a heap. `Invalid`: an option is out of its range. `NoMemory`: the system refused.
-    pub fn new(options: &Options) -> Result<Box<Heap>> {
+    pub fn new(options: &Options) -> Result<Pin<Box<Heap>>> {
         options.check()?;
         let wanted = Bytes(options.heap_limit.saturating_mul(RESERVE_OVER_LIMIT).min(DEFAULT_RESERVE.0));
         let spans = SpanHeap::new(wanted, Bytes(options.heap_limit), options.clobber_free != 0)?;
@@ -70,7 +82,7 @@ impl Heap {
             verify_heap: options.verify & 2 != 0,
             gc_trace: options.gc_trace != 0,
         };
-        Ok(Box::new(Heap {
+        Ok(Box::pin(Heap {
             options: *options,
             spans,
             collector: Collector::new(config, reserve)?,
@@ -80,9 +92,11 @@ impl Heap {
             sweeper: Sweeper::new(),
             tiny_allocs: AtomicU64::new(0),
             mutators: Mapping::lazy_zeroed(MUTATORS_MOST * size_of::<Mutator>())?,
+            snapshots: Mutex::new(Vec::new()),
             seats_used: AtomicU32::new(0),
             ps: ZeroedTable::new(MUTATORS_MOST)?,
             ps_used: AtomicU32::new(0),
+            _stays: PhantomPinned,
         }))
     }
 
@@ -134,15 +148,9 @@ impl Heap {
     /// Attaches the calling thread. `State`: it is attached already. The mutator belongs to it.
     pub fn attach_raw(&self) -> Result<*mut Mutator> {
         // SAFETY: entries are mapped, and what is read of them is atomic or the thread's own.
-        if self.mutators().any(|m| unsafe { (*m).seats_caller() }) {
+        if self.mutators().any(|m| unsafe { Mutator::seats_caller(m) }) {
             return Err(Error::State);
         }
-        let stack_base = if self.options.scan_native_stacks != 0 {
-            os::native_stack_bounds().ok_or(Error::NoMemory)?.1
-        } else {
-            0
-        };
-        besom_gc::mark::warm_up();
         let (seat, p) = self
             .scheduler
             .attach(self, |seat| {
@@ -153,12 +161,37 @@ impl Heap {
                 Refused::Full => Error::Limit,
             })?;
         let m = self.mutator(seat);
+        let Ok(stack) = self.native_stack(seat) else {
+            self.scheduler.detach(self, seat);
+            return Err(Error::NoMemory);
+        };
         // SAFETY: the scheduler gave the seat to this thread.
         unsafe {
-            Mutator::init(m, self, seat, stack_base);
+            Mutator::init(m, self, seat, &stack);
             self.sit(m, p);
         }
         Ok(m)
+    }
+
+    /// The calling thread's native stack, if it is to be scanned, and the seat's room for a snapshot of it.
+    fn native_stack(&self, seat: Seat) -> Result<NativeStack> {
+        if self.options.scan_native_stacks == 0 {
+            return Ok(NativeStack { low: 0, base: 0, snapshot: std::ptr::null_mut(), room: 0 });
+        }
+        let (low, base) = os::native_stack_bounds().ok_or(Error::NoMemory)?;
+        let bytes = (base - low + SNAPSHOT_EXTRA).min(SNAPSHOT_MOST);
+        let mut snapshots = lock(&self.snapshots);
+        let index = seat.0 as usize;
+        if snapshots.len() <= index {
+            let more = index + 1 - snapshots.len();
+            snapshots.try_reserve(more).map_err(|_| Error::NoMemory)?;
+            snapshots.resize_with(index + 1, || None);
+        }
+        if snapshots[index].as_ref().is_none_or(|m| m.len() < bytes) {
+            snapshots[index] = Some(Mapping::lazy_zeroed(bytes)?);
+        }
+        let mapping = snapshots[index].as_ref().ok_or(Error::NoMemory)?;
+        Ok(NativeStack { low, base, snapshot: mapping.ptr().cast(), room: mapping.len() / 8 })
     }
 
     /// Puts a mutator on a P.
@@ -186,13 +219,14 @@ impl Heap {
         }
     }
 
-    /// Gives a mutator's seat and P up.
+    /// Gives a mutator's seat and P up, and its roots.
     ///
     /// # Safety
-    /// `m` must be the calling thread's, not blocked, with its registers captured.
+    /// `m` must be the calling thread's, and not blocked.
     pub(crate) unsafe fn detach_raw(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
+            Mutator::forget_roots(m);
             let seat = Seat((*m).seat);
             self.rise(m);
             self.scheduler.detach(self, seat);
@@ -253,7 +287,7 @@ impl House for Heap {
 
     fn vacate(&self, seat: Seat) {
         // SAFETY: entries are mapped; the state is atomic.
-        unsafe { (*self.mutator(seat)).set_state(0) };
+        unsafe { Mutator::set_state(self.mutator(seat), 0) };
     }
 
     fn create_p(&self, p: PId) -> bool {

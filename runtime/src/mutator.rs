@@ -31,6 +31,18 @@ pub struct Registers {
     stack_pointer: usize,
 }
 
+/// A thread's native stack, and room for a snapshot of it.
+pub(crate) struct NativeStack {
+    /// Its lowest address.
+    pub low: usize,
+    /// Where it began; 0: it is not scanned.
+    pub base: usize,
+    /// Room for the words of a snapshot.
+    pub snapshot: *mut usize,
+    /// How many.
+    pub room: usize,
+}
+
 /// Attached and running, or parked.
 pub const ATTACHED: u32 = 0x0a77_ac4d;
 /// Between block and unblock.
@@ -54,8 +66,13 @@ pub struct Mutator {
     thread: AtomicU64,
     tid: u64,
     registers: Registers,
-    /// The native stack's end, where it began; 0: it is not scanned.
+    /// The native stack's addresses, `[stack_low, stack_base)`; base 0: it is not scanned.
+    stack_low: usize,
     stack_base: usize,
+    /// Of a blocked thread: the words of its stack that lie in the heap, as they were when it blocked.
+    snapshot: *mut usize,
+    snapshot_room: usize,
+    snapshot_len: usize,
     value_base: usize,
     value_top: *const usize,
     value_kind: u32,
@@ -72,7 +89,7 @@ impl Mutator {
     pub(crate) const REGISTERS: usize = std::mem::offset_of!(Mutator, registers);
 }
 
-const _: () = assert!(size_of::<Mutator>() <= 320);
+const _: () = assert!(size_of::<Mutator>() <= 384);
 // What `besom.h` says of the same.
 const _: () =
     assert!(std::mem::offset_of!(Mutator, poll) == 8 && std::mem::offset_of!(Mutator, barrier) == 12);
@@ -96,7 +113,7 @@ impl Mutator {
     ///
     /// # Safety
     /// `m` must be a seat's entry that the caller has just been given.
-    pub(crate) unsafe fn init(m: *mut Mutator, heap: &Heap, seat: Seat, stack_base: usize) {
+    pub(crate) unsafe fn init(m: *mut Mutator, heap: &Heap, seat: Seat, stack: &NativeStack) {
         // SAFETY: the caller's promise; `poll` is left to the scheduler.
         unsafe {
             (*m).cells = NO_CELLS.as_ptr();
@@ -108,7 +125,11 @@ impl Mutator {
             (*m).thread.store(current_thread(), Relaxed);
             (*m).tid = current_tid();
             (*m).registers = Registers::default();
-            (*m).stack_base = stack_base;
+            (*m).stack_low = stack.low;
+            (*m).stack_base = stack.base;
+            (*m).snapshot = stack.snapshot;
+            (*m).snapshot_room = stack.room;
+            (*m).snapshot_len = 0;
             (*m).value_base = 0;
             (*m).value_top = std::ptr::null();
             (*m).roots = None;
@@ -123,60 +144,158 @@ impl Mutator {
         unsafe { (*m).poll.store(poll, Relaxed) };
     }
 
+    /// # Safety
+    /// As for all of these: `m` must be an entry of a heap that is not freed. They look at single fields, since
+    /// the owner may write the others at the same time.
     #[inline(always)]
-    pub(crate) fn polled(&self) -> bool {
-        self.poll.load(Relaxed) != 0
+    pub(crate) unsafe fn polled(m: *const Mutator) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).poll.load(Relaxed) != 0 }
     }
 
-    pub(crate) fn state(&self) -> u32 {
-        self.state.load(Acquire)
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn state(m: *const Mutator) -> u32 {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).state.load(Acquire) }
     }
 
-    pub(crate) fn set_state(&self, state: u32) {
-        self.state.store(state, Release);
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn set_state(m: *const Mutator, state: u32) {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).state.store(state, Release) };
     }
 
-    pub(crate) fn is_own(&self) -> bool {
-        self.thread.load(Relaxed) == current_thread()
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn is_own(m: *const Mutator) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).thread.load(Relaxed) == current_thread() }
     }
 
     /// Whether an attached thread sits here, and it is the caller.
-    pub(crate) fn seats_caller(&self) -> bool {
-        self.state() != 0 && self.is_own()
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn seats_caller(m: *const Mutator) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { Self::state(m) != 0 && Self::is_own(m) }
     }
 
     /// Aborts unless the calling thread may use this mutator now.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
     #[inline(always)]
-    pub(crate) fn check(&self, function: &str) {
-        if self.state() != ATTACHED || !self.is_own() {
-            self.misused(function);
+    pub(crate) unsafe fn check(m: *const Mutator, function: &str) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if Self::state(m) != ATTACHED || !Self::is_own(m) {
+                Self::misused(m, function);
+            }
         }
     }
 
+    /// # Safety
+    /// See [`Self::polled`].
     #[cold]
-    pub(crate) fn misused(&self, function: &str) -> ! {
-        if self.state() == 0 {
-            fatal(format_args!("{function}: mutator is detached"));
-        }
-        if !self.is_own() {
-            fatal(format_args!(
-                "{function}: called on another thread than the mutator's, attached on thread {}, called on {}",
-                self.tid,
-                current_tid()
-            ));
+    pub(crate) unsafe fn misused(m: *const Mutator, function: &str) -> ! {
+        // SAFETY: the caller's promise; the number was written before the state.
+        unsafe {
+            if Self::state(m) == 0 {
+                fatal(format_args!("{function}: mutator is detached"));
+            }
+            if !Self::is_own(m) {
+                fatal(format_args!(
+                    "{function}: called on another thread than the mutator's, attached on thread {}, called on {}",
+                    (&raw const (*m).tid).read(),
+                    current_tid()
+                ));
+            }
         }
         fatal(format_args!("{function}: mutator is blocked, between besom_block and besom_unblock"))
     }
 
-    pub(crate) fn set_value_stack(&mut self, base: usize, top: *const usize, kind: Kind) {
-        self.value_top = top;
-        self.value_kind = kind as u32;
-        self.value_base = base;
+    /// Forgets every root of the thread, which is about to leave.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's.
+    pub(crate) unsafe fn forget_roots(m: *mut Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*m).stack_base = 0;
+            (*m).frames = std::ptr::null();
+            (*m).value_base = 0;
+            (*m).roots = None;
+        }
     }
 
-    pub(crate) fn set_roots(&mut self, function: Option<TraceFn>, data: *mut c_void) {
-        self.roots = function;
-        self.roots_data = data;
+    /// The words of the native stack, from the captured stack pointer on. Aborts if that is not in the thread's stack.
+    ///
+    /// # Safety
+    /// The registers must be captured.
+    unsafe fn stack_words(&self) -> (*const usize, usize) {
+        let at = self.registers.stack_pointer;
+        if !(self.stack_low..=self.stack_base).contains(&at) {
+            fatal(format_args!(
+                "roots: thread {} is on a stack at {at:#x}, not on its own, {:#x} to {:#x}; \
+                 scan_native_stacks cannot follow",
+                self.tid, self.stack_low, self.stack_base
+            ));
+        }
+        let low = at & !7;
+        (std::ptr::with_exposed_provenance(low), (self.stack_base - low) / 8)
+    }
+
+    /// Keeps the words of the stack and the registers that lie in the heap: the thread goes on, below and above
+    /// the captured stack pointer, while the collector needs what it held when it blocked.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's, with its registers captured.
+    pub(crate) unsafe fn take_snapshot(m: *mut Mutator, heap: &Heap) {
+        // SAFETY: the caller's promise: nobody else uses these fields; the stack is the thread's own.
+        unsafe {
+            if (*m).stack_base == 0 {
+                return;
+            }
+            let (words, count) = (*m).stack_words();
+            let stack = (0..count).map(|i| words.add(i).read_volatile());
+            let mut len = 0;
+            for word in (*m).registers.words.into_iter().chain(stack) {
+                if heap.spans.tables().offset_of(word).is_some() {
+                    if len == (*m).snapshot_room {
+                        fatal(format_args!(
+                            "besom_block: more than {len} words of the stack lie in the heap"
+                        ));
+                    }
+                    (*m).snapshot.add(len).write(word);
+                    len += 1;
+                }
+            }
+            (*m).snapshot_len = len;
+        }
+    }
+
+    /// # Safety
+    /// `m` must be the calling thread's.
+    pub(crate) unsafe fn set_value_stack(m: *mut Mutator, base: usize, top: *const usize, kind: Kind) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*m).value_top = top;
+            (*m).value_kind = kind as u32;
+            (*m).value_base = base;
+        }
+    }
+
+    /// # Safety
+    /// `m` must be the calling thread's.
+    pub(crate) unsafe fn set_roots(m: *mut Mutator, function: Option<TraceFn>, data: *mut c_void) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*m).roots = function;
+            (*m).roots_data = data;
+        }
     }
 
     /// Shows everything that this thread holds; returns the bytes looked at.
@@ -206,12 +325,13 @@ impl Mutator {
                 scan_words(base, count, kind, &encoding, visitor);
                 words += count;
             }
-            if self.stack_base != 0 {
-                let low = self.registers.stack_pointer & !7;
-                let count = self.stack_base.saturating_sub(low) / 8;
-                let low = std::ptr::with_exposed_provenance(low);
+            if self.stack_base != 0 && Self::state(self) == BLOCKED {
+                scan_words(self.snapshot, self.snapshot_len, Kind::Conservative, &encoding, visitor);
+                words += self.snapshot_len;
+            } else if self.stack_base != 0 {
+                let (stack, count) = self.stack_words();
                 scan_words(self.registers.words.as_ptr(), 12, Kind::Conservative, &encoding, visitor);
-                scan_words(low, count, Kind::Conservative, &encoding, visitor);
+                scan_words(stack, count, Kind::Conservative, &encoding, visitor);
                 words += count;
             }
             if let Some(function) = self.roots {
@@ -225,7 +345,8 @@ impl Mutator {
 
 /// Notes the registers that callees preserve and the stack pointer, so that the stack can be scanned while the thread
 /// is in the library: for callers in Rust, inlined into a function that does not return before the scan. The C
-/// functions do it at their first instruction, see `ffi::entry`.
+/// functions do it at their first instruction, see `ffi::entry`. Registers that callees may change count as changed
+/// here, so that what the caller holds is in the others, or above the stack pointer.
 ///
 /// # Safety
 /// `m` must be the calling thread's mutator.
@@ -239,7 +360,7 @@ pub(crate) unsafe fn capture(m: *mut Mutator) {
         core::arch::asm!(
             "mov [{0}], rbx", "mov [{0} + 8], rbp", "mov [{0} + 16], r12", "mov [{0} + 24], r13",
             "mov [{0} + 32], r14", "mov [{0} + 40], r15", "mov [{0} + 96], rsp",
-            in(reg) at, options(nostack, preserves_flags)
+            in(reg) at, clobber_abi("C"), options(nostack)
         );
     }
     // SAFETY: as above.
@@ -249,7 +370,7 @@ pub(crate) unsafe fn capture(m: *mut Mutator) {
             "stp x19, x20, [{0}]", "stp x21, x22, [{0}, #16]", "stp x23, x24, [{0}, #32]",
             "stp x25, x26, [{0}, #48]", "stp x27, x28, [{0}, #64]", "str x29, [{0}, #80]",
             "mov {1}, sp", "str {1}, [{0}, #96]",
-            in(reg) at, out(reg) _, options(nostack, preserves_flags)
+            in(reg) at, out(reg) _, clobber_abi("C"), options(nostack)
         );
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -76,6 +76,13 @@ static void detach_of_anothers_mutator(void)
     victim = attach();
     join(NULL, start(detach_the_victim, NULL));
     CHECK_EQ(detach_status, BESOM_ERR_STATE);
+    CHECK_EQ(besom_detach(NULL), BESOM_ERR_INVALID);
+    /* Nothing of the victim's was touched: a blocked one is scanned on its own stack afterwards. */
+    besom_block(victim);
+    pthread_join(start(detach_the_victim, NULL), NULL);
+    besom_unblock(victim);
+    CHECK_EQ(detach_status, BESOM_ERR_STATE);
+    CHECK_OK(besom_collect(victim));
     CHECK(besom_alloc(victim, 10, BESOM_VALUES) != NULL);
     CHECK_OK(besom_detach(victim));
     CHECK_OK(besom_heap_free(heap));
@@ -245,6 +252,56 @@ static void registers_are_roots(void)
     CHECK_OK(besom_detach(m));
     CHECK_OK(besom_heap_free(heap));
 }
+
+/* A wrapper that blocks pushes its caller's registers and returns: what they held must live though the wait
+ * overwrites that frame, and the register itself is scanned by nobody. */
+static void __attribute__((noinline)) enter_blocking(besom_mutator *m, volatile int *blocked)
+{
+    *blocked = 1;
+    besom_block(m);
+    *blocked += 1;
+}
+static void __attribute__((noinline)) overwrite_the_stack(void)
+{
+    char deep[1024];
+    memset(deep, 1, sizeof deep);
+    __asm__ volatile("" ::"r"(deep) : "memory");
+}
+static void *collect_there(void *unused)
+{
+    besom_mutator *m = attach();
+    CHECK_OK(besom_collect(m));
+    CHECK_OK(besom_detach(m));
+    return unused;
+}
+static void __attribute__((noinline)) hold_in_a_register(besom_mutator *m)
+{
+    volatile int blocked = 0;
+    uint64_t *p = (uint64_t *)besom_alloc(m, 64, BESOM_NOSCAN);
+    /* rbx is preserved by callees, so that the wrapper must push it if it uses it. */
+    __asm__ volatile("" : "+b"(p));
+    p[0] = 42;
+    enter_blocking(m, &blocked);
+    overwrite_the_stack();
+    pthread_join(start(collect_there, NULL), NULL);
+    besom_unblock(m);
+    __asm__ volatile("" : "+b"(p));
+    CHECK(besom_size(heap, p) == 64 && p[0] == 42);
+}
+static void what_a_thread_held_when_it_blocked_lives(void)
+{
+    besom_options o;
+    besom_mutator *m;
+    if (check_short() && getenv("CHECK_NATIVE") == NULL) return; /* see run.sh */
+    besom_options_init(&o);
+    o.scan_native_stacks = 1;
+    o.clobber_free = 1;
+    NEED(besom_heap_new(&o, &heap) == BESOM_OK);
+    m = attach();
+    hold_in_a_register(m);
+    CHECK_OK(besom_detach(m));
+    CHECK_OK(besom_heap_free(heap));
+}
 #endif
 
 /* A thread that does not allocate reaches safepoints, so the others can collect. */
@@ -383,6 +440,7 @@ int main(void)
     RUN(blocked_threads_do_not_hold_up);
 #if defined(__x86_64__)
     RUN(registers_are_roots);
+    RUN(what_a_thread_held_when_it_blocked_lives);
 #endif
     RUN(safepoints_let_collections_in);
     RUN(attach_and_detach_during_collections);

@@ -7,6 +7,7 @@ use crate::statistics::Stats;
 use crate::status::Error;
 use besom_alloc_core::units::Bytes;
 use std::ffi::{c_char, c_int, c_uint};
+use std::pin::Pin;
 
 /// `besom_status_name`.
 #[unsafe(no_mangle)]
@@ -60,7 +61,7 @@ pub unsafe extern "C" fn besom_heap_new(options: *const Options, out: *mut *mut 
     match Heap::new(&options) {
         Ok(heap) => {
             // SAFETY: the caller's promise.
-            unsafe { out.write(Box::into_raw(heap)) };
+            unsafe { out.write(Box::into_raw(Pin::into_inner_unchecked(heap))) };
             0
         }
         Err(error) => error as Status,

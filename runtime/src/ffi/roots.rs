@@ -84,7 +84,7 @@ pub unsafe extern "C" fn besom_stack_set(
     unsafe {
         heap_of(m, "besom_stack_set");
         if base.is_null() {
-            (*m).set_value_stack(0, std::ptr::null(), Kind::NoScan);
+            Mutator::set_value_stack(m, 0, std::ptr::null(), Kind::NoScan);
             return 0;
         }
         let kind = kind(number).filter(|kind| matches!(kind, Kind::Conservative | Kind::Values));
@@ -92,7 +92,7 @@ pub unsafe extern "C" fn besom_stack_set(
         if !base.addr().is_multiple_of(8) || (*top).addr() < base.addr() {
             return Error::Invalid as Status;
         }
-        (*m).set_value_stack(base.expose_provenance(), top.cast(), kind);
+        Mutator::set_value_stack(m, base.expose_provenance(), top.cast(), kind);
     }
     0
 }
@@ -110,7 +110,7 @@ pub unsafe extern "C" fn besom_mutator_roots(
     // SAFETY: the caller's promise.
     unsafe {
         heap_of(m, "besom_mutator_roots");
-        (*m).set_roots(trace, data);
+        Mutator::set_roots(m, trace, data);
     }
     0
 }

@@ -28,21 +28,21 @@ pub unsafe extern "C" fn besom_attach(h: *mut Heap, out: *mut *mut Mutator) -> S
     }
 }
 
-entry! {
-    /// `besom_detach`.
-    besom_detach(m: *mut Mutator) -> Status = detach
-}
-
+/// `besom_detach`. Its thread's roots are forgotten, so no registers are noted, and any argument can be told.
+///
 /// # Safety
-/// `m` must be a mutator with its registers captured.
-unsafe extern "C" fn detach(m: *mut Mutator) -> Status {
+/// `m` must be null or a mutator of a heap that is not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn besom_detach(m: *mut Mutator) -> Status {
+    if m.is_null() {
+        return Error::Invalid as Status;
+    }
     // SAFETY: the caller's promise.
     unsafe {
-        let Some(mutator) = m.as_ref() else { return Error::Invalid as Status };
-        if mutator.state() != ATTACHED || !mutator.is_own() {
+        if Mutator::state(m) != ATTACHED || !Mutator::is_own(m) {
             return Error::State as Status;
         }
-        (*mutator.heap).detach_raw(m);
+        (*(*m).heap).detach_raw(m);
     }
     0
 }
@@ -69,7 +69,7 @@ entry! {
 unsafe extern "C" fn block(m: *mut Mutator) {
     // SAFETY: the caller's promise.
     unsafe {
-        if (*m).state() == BLOCKED && (*m).is_own() {
+        if Mutator::state(m) == BLOCKED && Mutator::is_own(m) {
             fatal(format_args!("besom_block: mutator is blocked already"));
         }
         heap_of(m, "besom_block").block(m);
@@ -84,11 +84,11 @@ unsafe extern "C" fn block(m: *mut Mutator) {
 pub unsafe extern "C" fn besom_unblock(m: *mut Mutator) {
     // SAFETY: the caller's promise.
     unsafe {
-        if (*m).state() == ATTACHED && (*m).is_own() {
+        if Mutator::state(m) == ATTACHED && Mutator::is_own(m) {
             fatal(format_args!("besom_unblock: mutator is not blocked"));
         }
-        if (*m).state() != BLOCKED || !(*m).is_own() {
-            (*m).misused("besom_unblock");
+        if Mutator::state(m) != BLOCKED || !Mutator::is_own(m) {
+            Mutator::misused(m, "besom_unblock");
         }
         (*(*m).heap).unblock(m);
     }
