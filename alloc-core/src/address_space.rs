@@ -9,8 +9,9 @@
 //!
 //! All goes back to the system when the heap is dropped.
 
-use crate::os::{OutOfMemory, Reservation, address_space_left};
+use crate::os::{Mapping, OutOfMemory, Reservation, address_space_left};
 use crate::units::{Bytes, CHUNK_SIZE, PAGE_SIZE, PageId, Pages};
+use besom_stats::sync::raw::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Reserved when the embedder names no size. Higher: the tables' mappings, 2.4 % of it, no longer fit
 /// 47-bit addresses for many heaps at once. Lower: a heap that could still have grown is full.
@@ -20,19 +21,28 @@ pub const DEFAULT_RESERVE: Bytes = Bytes(1 << 40);
 const LEAST_RESERVE: usize = 64 << 20;
 /// Page numbers, and page numbers plus one, fit 32 bits well below this.
 const MOST_RESERVE: usize = 8 << 40;
-/// From here on huge pages are asked for; below they are refused. First fit by address fills what is
-/// below before it touches what is above, so memory up there is dense. Higher: heaps of middling size
-/// miss more in the TLB. Lower: a small heap pays 2 MiB for its first page.
+/// Below this huge pages are refused at once. Higher: heaps of middling size miss more in the TLB. Lower: where the
+/// system gives huge pages unasked, a small heap pays 2 MiB for its first page.
 const HUGE_FROM: usize = 32 << 20;
+/// Chunks that are refused huge pages one by one; each may split a mapping, and the system allows 65530 in a process.
+/// Higher: a sparse heap takes mappings that others need. Lower: dense chunks of a vast heap lose their huge pages.
+const MOST_SPLITS: usize = 8192;
 
 /// One reservation.
 ///
+/// Huge pages are asked for a chunk when all of it is in use, and refused for good before memory of it is first given
+/// back: where they are wanted, the system fills what is missing of one by itself, and takes back what was given.
+///
 /// - `base % CHUNK_SIZE == 0 && len % CHUNK_SIZE == 0`
 /// - `whole.start <= base && base + len <= whole.start + whole.len`
+/// - `splits` == chunks in `refused`, unless all are
 pub struct AddressSpace {
     whole: Reservation,
     base: usize,
     len: usize,
+    /// A bit for each chunk that must have no huge pages.
+    refused: Mapping,
+    splits: AtomicUsize,
 }
 
 impl AddressSpace {
@@ -61,10 +71,8 @@ impl AddressSpace {
         let whole = Reservation::new(len + CHUNK_SIZE)?;
         let base = whole.start().next_multiple_of(CHUNK_SIZE);
         whole.advise_huge(base, len.min(HUGE_FROM), false);
-        if len > HUGE_FROM {
-            whole.advise_huge(base + HUGE_FROM, len - HUGE_FROM, true);
-        }
-        Ok(AddressSpace { whole, base, len })
+        let refused = Mapping::lazy_zeroed((len / CHUNK_SIZE).div_ceil(64) * 8)?;
+        Ok(AddressSpace { whole, base, len, refused, splits: AtomicUsize::new(0) })
     }
 
     /// The first address.
@@ -99,8 +107,42 @@ impl AddressSpace {
     /// # Safety
     /// The pages are free: nobody reads or writes them.
     pub(crate) unsafe fn release(&self, start: PageId, n: Pages) -> bool {
+        let (first, end) = (start.offset(), start.offset() + n.bytes().0);
+        (first / CHUNK_SIZE..end.div_ceil(CHUNK_SIZE)).for_each(|chunk| self.refuse_huge(chunk));
         // SAFETY: the pages are free, by contract.
         unsafe { self.whole.drop_memory(self.address(start, n), n.bytes().0) }
+    }
+
+    /// All of a chunk is in use: a huge page costs nothing now, and saves misses in the TLB.
+    pub(crate) fn dense(&self, chunk: usize) {
+        let (word, bit) = self.refusal(chunk);
+        let all = self.splits.load(Relaxed) >= MOST_SPLITS;
+        if !all && chunk * CHUNK_SIZE >= HUGE_FROM && word.load(Relaxed) & bit == 0 {
+            self.whole.advise_huge(self.base + chunk * CHUNK_SIZE, CHUNK_SIZE, true);
+        }
+    }
+
+    fn refuse_huge(&self, chunk: usize) {
+        let (word, bit) = self.refusal(chunk);
+        if chunk * CHUNK_SIZE < HUGE_FROM
+            || word.load(Relaxed) & bit != 0
+            || self.splits.load(Relaxed) >= MOST_SPLITS
+            || word.fetch_or(bit, Relaxed) & bit != 0
+        {
+            return;
+        }
+        if self.splits.fetch_add(1, Relaxed) + 1 < MOST_SPLITS {
+            self.whole.advise_huge(self.base + chunk * CHUNK_SIZE, CHUNK_SIZE, false);
+        } else {
+            // One mapping again, or nearly.
+            self.whole.advise_huge(self.base, self.len, false);
+        }
+    }
+
+    fn refusal(&self, chunk: usize) -> (&AtomicU64, u64) {
+        debug_assert!(chunk < self.len / CHUNK_SIZE);
+        // SAFETY: the mapping has a bit for each chunk, and is read and written atomically only.
+        (unsafe { &*self.refused.ptr().cast::<AtomicU64>().add(chunk / 64) }, 1 << (chunk % 64))
     }
 
     fn address(&self, start: PageId, n: Pages) -> usize {
@@ -149,6 +191,76 @@ mod tests {
             space.ready(first, n);
             assert_eq!(*p, 0);
         }
+    }
+
+    /// The flags (`VmFlags`) of the mapping that an address lies in.
+    fn flags(address: usize) -> String {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut inside = false;
+        for line in maps.lines() {
+            let range = line.split(' ').next().unwrap().split_once('-');
+            let range = range.and_then(|(a, b)| {
+                Some(usize::from_str_radix(a, 16).ok()?..usize::from_str_radix(b, 16).ok()?)
+            });
+            if let Some(range) = range {
+                inside = range.contains(&address);
+            } else if inside && let Some(flags) = line.strip_prefix("VmFlags:") {
+                return format!("{flags} ");
+            }
+        }
+        panic!("{address:#x} is not mapped");
+    }
+
+    /// `Some(true)`: huge pages are wanted at the start of a chunk; `Some(false)`: refused.
+    fn huge(space: &AddressSpace, chunk: usize) -> Option<bool> {
+        let flags = flags(space.base() + chunk * CHUNK_SIZE);
+        match (flags.contains(" hg "), flags.contains(" nh ")) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn huge_pages_are_for_dense_chunks_that_gave_nothing_back() {
+        if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+            return;
+        }
+        let space = AddressSpace::reserve(Bytes(64 << 20)).unwrap();
+        let first = HUGE_FROM / CHUNK_SIZE;
+        let page = |chunk: usize| PageId((chunk * CHUNK_SIZE / PAGE_SIZE) as u32);
+        space.prepare(PageId(0), Pages((64 << 20) / PAGE_SIZE)).unwrap();
+        assert_eq!(
+            (huge(&space, 0), huge(&space, first)),
+            (Some(false), None),
+            "nothing is asked for up front"
+        );
+        [0, first, first + 1, first + 2].map(|chunk| space.dense(chunk));
+        let all = |space: &AddressSpace| [0, first, first + 1, first + 2, first + 3].map(|c| huge(space, c));
+        assert_eq!(all(&space), [Some(false), Some(true), Some(true), Some(true), None]);
+        // SAFETY: the pages are this test's, and hold nothing.
+        unsafe {
+            assert!(space.release(page(first + 1), Pages(1)));
+            assert!(space.release(page(first + 3), Pages(1)));
+        }
+        space.dense(first + 1);
+        assert_eq!(all(&space), [Some(false), Some(true), Some(false), Some(true), Some(false)], "for good");
+    }
+
+    #[test]
+    fn a_heap_that_is_sparse_everywhere_takes_few_mappings() {
+        let space = AddressSpace::reserve(Bytes((MOST_SPLITS + 64) * 2 * CHUNK_SIZE)).unwrap();
+        if space.len() < (MOST_SPLITS + 64) * 2 * CHUNK_SIZE {
+            return;
+        }
+        let last = (MOST_SPLITS + 63) * 2;
+        for chunk in (0..=last).step_by(2) {
+            space.refuse_huge(chunk);
+        }
+        assert_eq!(space.splits.load(Relaxed), MOST_SPLITS);
+        space.dense(last - 1);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        assert!(maps.lines().count() < MOST_SPLITS, "{} mappings", maps.lines().count());
     }
 
     #[test]

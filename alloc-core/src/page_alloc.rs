@@ -158,6 +158,11 @@ impl PageAlloc {
         (more <= self.most_chunks - self.grown).then_some(more)
     }
 
+    /// Whether no page of a grown chunk is free.
+    pub(crate) fn is_full(&self, chunk: usize) -> bool {
+        self.level(LEAF)[chunk] == Summary::NONE_FREE
+    }
+
     /// Adds `n` chunks, all free and scavenged, at the end of those that are grown.
     pub(crate) fn grow(&mut self, n: usize) {
         assert!(n > 0 && n <= self.most_chunks - self.grown);

@@ -55,6 +55,11 @@ impl PageCache {
         Pages(self.free.count_ones() as usize)
     }
 
+    /// Those of them that have no memory behind them.
+    pub(crate) fn scavenged(&self) -> Pages {
+        Pages(self.scavenged.count_ones() as usize)
+    }
+
     /// The first `n` pages side by side, `1 <= n <= MOST_CACHED`.
     pub(crate) fn take(&mut self, n: usize) -> Option<Taken> {
         debug_assert!((1..=MOST_CACHED).contains(&n));

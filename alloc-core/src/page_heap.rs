@@ -53,8 +53,11 @@ pub struct PageHeap {
     pages: Mutex<PageAlloc>,
     metadata_per_page: usize,
     limit: AtomicUsize,
+    soft_limit: AtomicUsize,
     /// Written under the lock.
     grown: AtomicUsize,
+    /// Chunks of the last growth; under the lock.
+    last_growth: AtomicUsize,
     /// Pages with memory behind them.
     ready: AtomicUsize,
     most_ready: AtomicUsize,
@@ -78,7 +81,9 @@ impl PageHeap {
             pages: Mutex::new(pages),
             metadata_per_page: config.metadata_per_page,
             limit: AtomicUsize::new(config.limit.0),
+            soft_limit: AtomicUsize::new(0),
             grown: AtomicUsize::new(0),
+            last_growth: AtomicUsize::new(0),
             ready: AtomicUsize::new(0),
             most_ready: AtomicUsize::new(0),
             in_use: AtomicUsize::new(0),
@@ -130,6 +135,8 @@ impl PageHeap {
             if !filled {
                 return None;
             }
+            // All of it soon has memory, and the rest is taken without a look.
+            self.stay_below(&mut pages, cache.scavenged(), stats);
         }
         let taken = cache.take(n.0)?;
         let scavenged = Pages(taken.scavenged());
@@ -142,7 +149,7 @@ impl PageHeap {
 
     fn alloc_locked(&self, n: Pages, stats: Writer<'_>) -> Option<PageRun> {
         // Before anything is grown for it in vain.
-        if n > self.reserved() || n.0 > self.allowed() {
+        if !self.could_hold(n) {
             return None;
         }
         let mut pages = lock(&self.pages);
@@ -152,6 +159,7 @@ impl PageHeap {
             None => return None,
         };
         let scavenged = pages.take(start, n);
+        self.stay_below(&mut pages, scavenged, stats);
         if !self.try_commit(scavenged) && !self.make_room(&mut pages, scavenged, stats) {
             pages.free(start, n);
             return None;
@@ -171,6 +179,11 @@ impl PageHeap {
         if self.space.prepare(first, more).is_err() {
             return false;
         }
+        // Each chunk is looked at once, when it is grown past.
+        let grown = pages.grown().0 / CHUNK_PAGES;
+        (grown.saturating_sub(self.last_growth.swap(chunks, Relaxed))..grown)
+            .filter(|&chunk| pages.is_full(chunk))
+            .for_each(|chunk| self.space.dense(chunk));
         pages.grow(chunks);
         self.grown.store(pages.grown().0, Relaxed);
         stats.acquire().released(more.bytes().0 as i64);
@@ -223,6 +236,25 @@ impl PageHeap {
         }
         self.most_ready.fetch_max(ready + n.0, Relaxed);
         true
+    }
+
+    /// Releases free pages before `n` more are ready, as far as those would pass the soft limit.
+    fn stay_below(&self, pages: &mut MutexGuard<'_, PageAlloc>, n: Pages, stats: Writer<'_>) {
+        let soft = self.soft_limit.load(Relaxed);
+        if soft == 0 || n.0 == 0 {
+            return;
+        }
+        let ready = self.ready.load(Relaxed) + n.0;
+        let over = self.cost(ready, ready.max(self.most_ready.load(Relaxed))).saturating_sub(soft);
+        let group = (page_size() / PAGE_SIZE).max(1);
+        let mut over = Pages(over.div_ceil(PAGE_SIZE).min(pages.releasable().0).next_multiple_of(group));
+        while over.0 > 0 {
+            let released = self.release_some(pages, over, stats);
+            if released.0 == 0 {
+                return;
+            }
+            over.0 -= released.0;
+        }
     }
 
     /// Releases free pages until `n` more can be ready within the limit, and counts those as ready.
@@ -291,6 +323,16 @@ impl PageHeap {
         total.bytes()
     }
 
+    /// Whether a run of `n` pages could be handed out, were nothing else in use.
+    pub fn could_hold(&self, n: Pages) -> bool {
+        n <= self.reserved() && n.0 <= self.allowed()
+    }
+
+    /// Sets the soft limit; 0: none. Growth past it first releases what is free, and never fails for it.
+    pub fn set_soft_limit(&self, limit: Bytes) {
+        self.soft_limit.store(limit.0, Relaxed);
+    }
+
     /// Sets the limit; 0: none. One below the footprint stops growth at once, but releases nothing.
     pub fn set_limit(&self, limit: Bytes) {
         self.limit.store(limit.0, Relaxed);
@@ -305,6 +347,11 @@ impl PageHeap {
     /// many as ever were, since a table keeps what was once touched.
     pub fn footprint(&self) -> Bytes {
         Bytes(self.cost(self.ready.load(Relaxed), self.most_ready.load(Relaxed)))
+    }
+
+    /// Memory of the tables, for as many pages as were ever ready.
+    pub fn metadata(&self) -> Bytes {
+        Bytes(self.most_ready.load(Relaxed) * self.metadata_per_page)
     }
 
     /// The most that the footprint ever was.

@@ -133,6 +133,44 @@ fn the_limit_holds_and_free_memory_makes_room() {
 }
 
 #[test]
+fn above_the_soft_limit_free_memory_goes_before_more_is_taken() {
+    for cached in [false, true] {
+        let (heap, stats) = (heap(64 << 20, 0), ConsistentHeapStats::new());
+        let w = || stats.unattached();
+        let soft = 500 * PAGE_SIZE + 1000 * META;
+        let low = heap.alloc(None, Pages(600), w()).unwrap();
+        let high = heap.alloc(None, Pages(400), w()).unwrap();
+        heap.free(low.start, low.pages, None, w());
+        heap.release(Bytes(usize::MAX), w());
+        heap.free(high.start, high.pages, None, w());
+        heap.set_soft_limit(Bytes(soft));
+        // First fit takes the pages without memory below; those above give theirs up.
+        let mut cache = PageCache::new();
+        let mut take = || heap.alloc(cached.then_some(&mut cache), Pages(1), w()).expect("soft");
+        for n in 1..=500 {
+            take();
+            assert!(heap.footprint() <= Bytes(soft), "{n}: {:?}", heap.footprint());
+        }
+        agree(&heap, &stats, 500);
+        // What is in use may pass it.
+        (0..1000).for_each(|_| _ = take());
+        agree(&heap, &stats, 1500);
+    }
+}
+
+#[test]
+fn the_tables_are_those_of_the_most_pages() {
+    let (heap, stats) = (heap(64 << 20, 0), ConsistentHeapStats::new());
+    assert_eq!(heap.metadata(), Bytes(0));
+    let run = heap.alloc(None, Pages(100), stats.unattached()).unwrap();
+    heap.free(run.start, run.pages, None, stats.unattached());
+    heap.release(Bytes(usize::MAX), stats.unattached());
+    assert_eq!((heap.metadata(), heap.footprint()), (Bytes(100 * META), Bytes(100 * META)));
+    heap.set_limit(Bytes(50 * PAGE_SIZE + 100 * META));
+    assert!(heap.could_hold(Pages(50)) && !heap.could_hold(Pages(51)));
+}
+
+#[test]
 fn at_the_limit_a_cache_gives_way() {
     let (heap, stats) = (heap(64 << 20, 64 * (PAGE_SIZE + META)), ConsistentHeapStats::new());
     let w = || stats.unattached();
