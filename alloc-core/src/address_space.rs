@@ -235,7 +235,7 @@ mod tests {
             (Some(false), None),
             "nothing is asked for up front"
         );
-        [0, first, first + 1, first + 2].map(|chunk| space.dense(chunk));
+        [0, first, first + 1, first + 2].into_iter().for_each(|chunk| space.dense(chunk));
         let all = |space: &AddressSpace| [0, first, first + 1, first + 2, first + 3].map(|c| huge(space, c));
         assert_eq!(all(&space), [Some(false), Some(true), Some(true), Some(true), None]);
         // SAFETY: the pages are this test's, and hold nothing.

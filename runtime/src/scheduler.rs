@@ -21,7 +21,7 @@ use besom_stats::sync::{Condvar, Mutex, MutexGuard, lock};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How long a thread waits for a P before it asks a running one for its own. Higher: waiting threads starve
+/// How long the first of those who wait for a P waits before running threads are asked for theirs. Higher: waiting threads starve
 /// longer. Lower: caches change hands more often.
 pub const SLICE: Duration = Duration::from_millis(10);
 
@@ -196,6 +196,8 @@ impl Scheduler {
         let old = std::mem::replace(&mut inner.limit, limit);
         if let Err(refused) = inner.create_ps(house) {
             inner.limit = old;
+            // Some were made before one was refused.
+            inner.destroy_surplus(house);
             return Err(refused);
         }
         inner.destroy_surplus(house);
@@ -313,34 +315,57 @@ impl Scheduler {
             }
             let turn: *const Condvar = &raw const *inner.chair(seat).turn;
             // SAFETY: a chair's condition variable is boxed, and lives as long as the scheduler.
-            let (guard, late) = wait_slice(unsafe { &*turn }, inner);
-            inner = guard;
-            if late {
-                inner.slice_is_over(house, seat);
+            let turn = unsafe { &*turn };
+            // Only the first looks at the clock, for all: were it everybody, each slice would cost the square of
+            // their number.
+            if inner.queue.front() == Some(&seat) {
+                let (guard, late) = wait_slice(turn, inner);
+                inner = guard;
+                if late {
+                    self.slice_is_over(&mut inner, house);
+                }
+            } else {
+                inner = wait(turn, inner);
             }
         }
     }
 
-    /// In a model time passes when the model says so: the slices of all who wait are over.
+    /// In a model time passes when the model says so: the slice of the first who waits is over.
     #[cfg(loom)]
     pub fn let_slices_end(&self, house: &impl House) {
         let mut inner = lock(&self.inner);
-        for n in 0..inner.seats.len() {
-            inner.slice_is_over(house, Seat(n as u32));
+        self.slice_is_over(&mut inner, house);
+    }
+
+    /// The first who waits has waited long enough, if anybody waits still. Whoever was given a P since he became the
+    /// first would have been he, so all who run have had a slice.
+    fn slice_is_over(&self, inner: &mut Inner, house: &impl House) {
+        if inner.stopping || inner.queue.is_empty() {
+            return;
         }
+        // The system may have refused a P, and have room for it by now.
+        let _ = inner.create_ps(house);
+        self.distribute(inner);
+        inner.request_hand_overs(house);
     }
 
     /// Grants free Ps to those who wait, in their order, unless the world is stopped.
     fn distribute(&self, inner: &mut Inner) {
+        let mut granted = false;
         while !inner.stopping && !inner.queue.is_empty() {
-            let Some(p) = inner.free.pop() else { return };
-            let Some(seat) = inner.queue.pop_front() else { return };
+            let Some(p) = inner.free.pop() else { break };
+            let Some(seat) = inner.queue.pop_front() else { break };
+            granted = true;
             inner.grants += 1;
             inner.running += 1;
             let grants = inner.grants;
             let chair = inner.chair(seat);
             (chair.state, chair.p, chair.since) = (State::Running, Some(p), grants);
             chair.turn.notify_one();
+        }
+        // Who is the first now has to look at the clock.
+        if granted && let Some(&first) = inner.queue.front() {
+            inner.chair(first).turn.notify_one();
         }
     }
 
@@ -467,18 +492,12 @@ impl Inner {
         }
     }
 
-    /// The seat's thread has waited long enough, if it waits still.
-    fn slice_is_over(&mut self, house: &impl House, seat: Seat) {
-        if !self.stopping && self.chair(seat).state == State::Waiting {
-            self.request_hand_over(house);
-        }
-    }
-
-    /// Asks for the P of the seat that has had its P longest and was not asked yet.
-    fn request_hand_over(&mut self, house: &impl House) {
-        let candidates = self.seats.iter().enumerate();
-        let running = candidates.filter(|(_, c)| c.state == State::Running && c.poll & POLL_HAND_OVER == 0);
-        if let Some((seat, _)) = running.min_by_key(|(_, c)| c.since) {
+    /// Asks for a P for each who waits: of the seats that were not asked yet, those that have had theirs longest.
+    fn request_hand_overs(&mut self, house: &impl House) {
+        for _ in 0..self.queue.len() {
+            let candidates = self.seats.iter().enumerate();
+            let running = candidates.filter(|(_, c)| c.state == State::Running && c.poll & POLL_HAND_OVER == 0);
+            let Some((seat, _)) = running.min_by_key(|(_, c)| c.since) else { return };
             self.add_poll(house, Seat(seat as u32), POLL_HAND_OVER);
         }
     }

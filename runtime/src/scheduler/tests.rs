@@ -269,6 +269,70 @@ fn a_lower_limit_takes_effect_at_safepoints() {
     check(&scheduler, &house);
 }
 
+/// Only the first of those who wait looks at the clock, but asks for all of them.
+#[test]
+fn a_slice_frees_as_many_ps_as_are_waited_for() {
+    let (scheduler, house) = (Scheduler::new(3, SEATS), Count::new());
+    let holders: Vec<Seat> = (0..3).map(|_| attach(&scheduler, &house).0).collect();
+    std::thread::scope(|scope| {
+        let waiters: Vec<_> = (0..2)
+            .map(|n| {
+                let thread = scope.spawn(|| attach(&scheduler, &house).0);
+                until("a thread in the queue", || lock(&scheduler.inner).queue.len() == n + 1);
+                thread
+            })
+            .collect();
+        until("two requests", || {
+            holders.iter().filter(|s| house.polled(**s) & POLL_HAND_OVER != 0).count() >= 2
+        });
+        scheduler.block(&house, holders[0]);
+        // Who was second is the first now, and asks when its own slice is over, also who was not asked.
+        until("a third request", || house.polled(holders[2]) & POLL_HAND_OVER != 0);
+        scheduler.block(&house, holders[1]);
+        for waiter in waiters {
+            scheduler.detach(&house, waiter.join().expect("a waiter"));
+        }
+    });
+    check(&scheduler, &house);
+}
+
+#[test]
+fn a_p_that_was_refused_is_asked_for_again() {
+    let (scheduler, house) = (Scheduler::new(2, SEATS), Count::new());
+    attach(&scheduler, &house);
+    house.most.store(1, SeqCst);
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| attach(&scheduler, &house));
+        until("a thread in the queue", || lock(&scheduler.inner).queue.len() == 1);
+        house.most.store(2, SeqCst);
+        // The holder of the one P never comes to a safepoint.
+        waiter.join().expect("a P of its own");
+    });
+    assert_eq!(house.alive.load(SeqCst), 2);
+    check(&scheduler, &house);
+}
+
+#[test]
+fn a_limit_that_is_refused_leaves_no_ps_behind() {
+    let (scheduler, house) = (Scheduler::new(1, SEATS), Count::new());
+    let seats: Vec<Seat> = (0..4)
+        .map(|_| {
+            let (seat, _) = attach(&scheduler, &house);
+            scheduler.block(&house, seat);
+            seat
+        })
+        .collect();
+    house.most.store(3, SeqCst);
+    assert_eq!(scheduler.set_limit(&house, 0), Err(Refused::NoMemory));
+    assert_eq!((scheduler.limit(), house.alive.load(SeqCst)), (1, 1));
+    check(&scheduler, &house);
+    seats.into_iter().for_each(|s| {
+        scheduler.unblock(&house, s);
+        scheduler.detach(&house, s);
+    });
+    check(&scheduler, &house);
+}
+
 #[test]
 fn threads_of_all_sorts_keep_the_equations() {
     let (scheduler, house) = (Scheduler::new(2, SEATS), Count::new());
