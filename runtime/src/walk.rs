@@ -4,6 +4,7 @@ use crate::heap::Heap;
 use crate::mutator::Mutator;
 use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::units::Bytes;
+use std::ops::ControlFlow::{Break, Continue};
 
 impl Heap {
     /// Visits every allocated object in address order with the world stopped, until `visit` returns another number
@@ -17,26 +18,30 @@ impl Heap {
         mut visit: impl FnMut(*mut u8, Bytes, u32) -> i32,
     ) -> i32 {
         let spans = &self.spans;
-        let mut result = 0;
         // SAFETY: the caller's promise.
-        unsafe {
+        let walked = unsafe {
             self.with_world_stopped(m, |stopped| {
-                spans.for_each_span(stopped, |page, span| {
+                spans.try_for_each_span(stopped, |page, span| {
                     let kind = match spans.classes().get(span.class()).facts().kind {
                         Kind::TypedShared | Kind::Typed => 4,
                         kind => kind as u32,
                     };
-                    spans.for_each_object(page, span, |offset| {
-                        if result == 0
-                            && let Some(found) = spans.find(spans.address(offset).addr())
-                        {
-                            result = visit(spans.address(offset), self.usable(&found), kind);
+                    spans.try_for_each_object(page, span, |offset| {
+                        let Some(found) = spans.find(spans.address(offset).addr()) else {
+                            return Continue(());
+                        };
+                        match visit(spans.address(offset), self.usable(&found), kind) {
+                            0 => Continue(()),
+                            result => Break(result),
                         }
-                    });
-                });
-            });
+                    })
+                })
+            })
+        };
+        match walked {
+            Break(result) => result,
+            Continue(()) => 0,
         }
-        result
     }
 
     /// Usable bytes of the object that starts there; 0 if none does.
