@@ -13,7 +13,8 @@
 
 use besom_alloc_core::heap_tables::HeapTables;
 use besom_alloc_core::units::{Bytes, PAGE_SIZE, Pages};
-use besom_stats::sync::raw::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::raw::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::{Mutex, lock};
 
 /// The least goal at 100 percent. Higher: a small program's memory. Lower: it collects more often than a
 /// collection is worth.
@@ -43,15 +44,24 @@ pub struct CycleEnd {
     pub hard_limit: Bytes,
 }
 
+/// What the goal follows from.
+struct Inputs {
+    percent: u32,
+    memory_limit: Bytes,
+    last: CycleEnd,
+}
+
 /// The pacer of one heap: no clock, no threads.
+///
+/// - `goal == inputs.goal()` whenever nobody holds `inputs`
 pub struct Pacer {
-    percent: AtomicU32,
-    memory_limit: AtomicU64,
+    /// Held from the change of an input to the store of the goal, so that the last change is the one that counts.
+    /// Nobody stops while holding it.
+    inputs: Mutex<Inputs>,
     /// Bytes allocated and not found dead, as the caches were credited.
     live: AtomicI64,
     goal: AtomicU64,
     marked: AtomicU64,
-    last: [AtomicU64; 4],
     sweep_pages: AtomicU64,
     swept: AtomicU64,
 }
@@ -59,19 +69,15 @@ pub struct Pacer {
 impl Pacer {
     /// A pacer before its first cycle. Percent 0: collections on request only, or near a limit.
     pub fn new(percent: u32, memory_limit: Bytes, hard_limit: Bytes) -> Pacer {
-        let pacer = Pacer {
-            percent: AtomicU32::new(percent),
-            memory_limit: AtomicU64::new(memory_limit.0 as u64),
+        let inputs = Inputs { percent, memory_limit, last: CycleEnd { hard_limit, ..CycleEnd::default() } };
+        Pacer {
             live: AtomicI64::new(0),
-            goal: AtomicU64::new(0),
+            goal: AtomicU64::new(inputs.goal()),
             marked: AtomicU64::new(0),
-            last: [const { AtomicU64::new(0) }; 4],
             sweep_pages: AtomicU64::new(0),
             swept: AtomicU64::new(0),
-        };
-        pacer.last[3].store(hard_limit.0 as u64, Relaxed);
-        pacer.set_goal();
-        pacer
+            inputs: Mutex::new(inputs),
+        }
     }
 
     /// Credits or takes back bytes that a cache may hand out.
@@ -94,45 +100,31 @@ impl Pacer {
     pub fn end_cycle(&self, end: CycleEnd) {
         self.live.store(end.live.0 as i64, Relaxed);
         self.marked.store(end.live.0 as u64, Relaxed);
-        self.last[0].store(end.live.0 as u64, Relaxed);
-        self.last[1].store(end.roots.0 as u64, Relaxed);
-        self.last[2].store(end.overhead.0 as u64, Relaxed);
-        self.last[3].store(end.hard_limit.0 as u64, Relaxed);
         self.sweep_pages.store(end.pages.0 as u64, Relaxed);
         self.swept.store(0, Relaxed);
-        self.set_goal();
+        self.change(|inputs| inputs.last = end);
     }
 
-    fn set_goal(&self) {
-        let [live, roots, overhead, hard] = [0, 1, 2, 3].map(|i| self.last[i].load(Relaxed));
-        let percent = u64::from(self.percent.load(Relaxed));
-        let grown = live.saturating_add((live + roots).saturating_mul(percent) / 100);
-        let free =
-            if percent == 0 { u64::MAX } else { (grown - grown / TABLE_SHARE).max(MIN_HEAP * percent / 100) };
-        let limited = [self.memory_limit.load(Relaxed), hard]
-            .into_iter()
-            .filter(|&limit| limit != 0)
-            .map(|limit| limit.saturating_sub(overhead))
-            .min()
-            .map_or(u64::MAX, |limit| limit.max(live + (live / RUNWAY_SHARE).max(RUNWAY_LEAST)));
-        self.goal.store(free.min(limited), Relaxed);
+    /// Changes an input, and the goal with it.
+    fn change(&self, set: impl FnOnce(&mut Inputs)) {
+        let mut inputs = lock(&self.inputs);
+        set(&mut inputs);
+        self.goal.store(inputs.goal(), Relaxed);
     }
 
     /// Changes the growth; takes effect at once.
     pub fn set_percent(&self, percent: u32) {
-        self.percent.store(percent, Relaxed);
-        self.set_goal();
+        self.change(|inputs| inputs.percent = percent);
     }
 
     /// Changes the soft limit; takes effect at once.
     pub fn set_memory_limit(&self, limit: Bytes) {
-        self.memory_limit.store(limit.0 as u64, Relaxed);
-        self.set_goal();
+        self.change(|inputs| inputs.memory_limit = limit);
     }
 
     /// The soft limit; 0: none.
     pub fn memory_limit(&self) -> Bytes {
-        Bytes(self.memory_limit.load(Relaxed) as usize)
+        lock(&self.inputs).memory_limit
     }
 
     /// Bytes at which the next cycle starts.
@@ -175,6 +167,24 @@ impl Pacer {
     }
 }
 
+impl Inputs {
+    fn goal(&self) -> u64 {
+        let CycleEnd { live, roots, overhead, hard_limit, .. } = self.last;
+        let [live, roots, overhead] = [live, roots, overhead].map(|bytes| bytes.0 as u64);
+        let percent = u64::from(self.percent);
+        let grown = live.saturating_add((live + roots).saturating_mul(percent) / 100);
+        let free =
+            if percent == 0 { u64::MAX } else { (grown - grown / TABLE_SHARE).max(MIN_HEAP * percent / 100) };
+        let limited = [self.memory_limit, hard_limit]
+            .into_iter()
+            .filter(|&limit| limit != Bytes(0))
+            .map(|limit| (limit.0 as u64).saturating_sub(overhead))
+            .min()
+            .map_or(u64::MAX, |limit| limit.max(live + (live / RUNWAY_SHARE).max(RUNWAY_LEAST)));
+        free.min(limited)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +217,21 @@ mod tests {
         assert_eq!(pacer.goal(), 68 << 20);
         pacer.set_memory_limit(Bytes(1));
         assert_eq!(pacer.goal(), 68 << 20);
+    }
+
+    #[test]
+    fn the_last_change_of_each_input_counts() {
+        let pacer = Pacer::new(100, Bytes(0), Bytes(0));
+        for round in 0..2000u32 {
+            let (live, percent) = ((8 + round as usize % 7) << 20, 50 + round % 13);
+            std::thread::scope(|threads| {
+                threads.spawn(|| pacer.set_percent(percent));
+                pacer.end_cycle(end(live, 0));
+            });
+            let alone = Pacer::new(percent, Bytes(0), Bytes(0));
+            alone.end_cycle(end(live, 0));
+            assert_eq!(pacer.goal(), alone.goal(), "round {round}");
+        }
     }
 
     #[test]
