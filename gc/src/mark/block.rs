@@ -69,6 +69,8 @@ struct Free {
     head: *mut Block,
     /// Blocks from here on were never used since the last trim.
     fresh: usize,
+    /// Blocks from here on hold no memory of the system; `fresh <= touched`.
+    touched: usize,
 }
 
 /// The pool of one heap. The first blocks of the mapping are the workers' own, one each.
@@ -91,7 +93,7 @@ impl BlockPool {
         Ok(BlockPool {
             mapping,
             own: workers,
-            free: Mutex::new(Free { head: std::ptr::null_mut(), fresh: workers }),
+            free: Mutex::new(Free { head: std::ptr::null_mut(), fresh: workers, touched: workers }),
         })
     }
 
@@ -121,6 +123,7 @@ impl BlockPool {
             return block;
         }
         free.fresh += 1;
+        free.touched = free.touched.max(free.fresh);
         self.block(free.fresh - 1)
     }
 
@@ -139,15 +142,40 @@ impl BlockPool {
     /// Gives what a large cycle used back to the system. All blocks are free.
     pub fn trim(&self) {
         let mut free = lock(&self.free);
-        let used = free.fresh * BLOCK_BYTES;
-        if used > KEEP {
-            self.mapping.discard(KEEP, used - KEEP);
-            *free = Free { head: std::ptr::null_mut(), fresh: self.own };
+        let used = free.touched * BLOCK_BYTES;
+        // The workers' own blocks stay: they hold memory as long as there are workers.
+        let keep = KEEP.max(self.own * BLOCK_BYTES);
+        if used > keep {
+            self.mapping.discard(keep, used - keep);
+            *free = Free { head: std::ptr::null_mut(), fresh: self.own, touched: keep / BLOCK_BYTES };
         }
     }
 
-    /// Bytes that blocks occupy.
+    /// Bytes that blocks hold of the system, without the workers' own.
     pub fn committed(&self) -> Bytes {
-        Bytes((lock(&self.free).fresh - self.own) * BLOCK_BYTES)
+        Bytes((lock(&self.free).touched - self.own) * BLOCK_BYTES)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_trim_leaves_is_still_counted() {
+        for workers in [1, 2, 256] {
+            let pool = BlockPool::new(Bytes(1 << 30), workers).expect("a pool");
+            assert_eq!(pool.committed(), Bytes(0));
+            let stays = KEEP.saturating_sub(workers * BLOCK_BYTES);
+            for round in 0..3 {
+                let taken: Vec<_> = (0..200).map(|_| pool.take()).collect();
+                assert!(taken.iter().all(|block| !block.is_null()));
+                assert_eq!(pool.committed(), Bytes(200 * BLOCK_BYTES), "{workers} workers, round {round}");
+                // SAFETY: blocks of the pool's, each given once.
+                taken.into_iter().for_each(|block| unsafe { pool.give(block) });
+                pool.trim();
+                assert_eq!(pool.committed(), Bytes(stays), "{workers} workers, round {round}");
+            }
+        }
     }
 }
