@@ -131,11 +131,12 @@ typedef enum besom_kind {
  *     plain aligned pointers (the default)        { 7, 0, ~(uint64_t)7 }
  *     low bits 000, 001, 010, 011 are pointers,
  *     1xx is an integer                           { 4, 0, ~(uint64_t)7 }
- *     NaN boxes, 0xfffc in the top 16 bits        { 0xffff000000000000, 0xfffc000000000000, 0x0000ffffffffffff } */
+ *     NaN boxes, 0xfffc in the top 16 bits        { 0xffff000000000000, 0xfffc000000000000, 0x0000fffffffffff8 } */
 typedef struct besom_encoding {
     uint64_t mask;    /* the bits that tell a pointer from the rest */
     uint64_t tag;     /* their value in a pointer; (tag & ~mask) == 0 */
-    uint64_t address; /* the bits that are the address; not 0 */
+    uint64_t address; /* the bits that are the address; not 0. Of the low three only those that the mask has and that are
+                       * 0 in the tag: objects start at multiples of 8 */
 } besom_encoding;
 
 /* A trace function tells the collector about edges by calling besom_trace and besom_trace_range, and does nothing
@@ -171,9 +172,14 @@ enum {
 
 typedef struct besom_options {
     size_t struct_size;     /* set by besom_options_init; leave it. It lets this struct grow */
-    size_t heap_limit;      /* bytes, hard: everything the heap has committed stays below it; an allocation that would
-                             * pass it collects, asks out_of_memory, and at last returns NULL.  default 0: none */
-    size_t memory_limit;    /* bytes, soft: collect sooner and give memory back to stay below.  default 0: none */
+    size_t heap_limit;      /* bytes, hard: peak_footprint stays below it, which counts the pages that have memory and
+                             * the tables of as many pages as ever had (2.4 % of them), but not what is beside them:
+                             * a cache for each P (some 40 KiB), the mark queues (what a cycle needed, up to a few MiB),
+                             * handles, registered roots and layouts, the C heap. An allocation that would
+                             * pass it collects, asks out_of_memory, and at last returns NULL; one that would pass it in
+                             * an empty heap returns NULL at once.  default 0: none */
+    size_t memory_limit;    /* bytes, soft, counted as heap_limit is: collect sooner, and give free memory back before more
+                             * is taken, to stay below; what is live may pass it.  default 0: none */
     unsigned gc_percent;    /* growth over live bytes before the next cycle.
                              * default 100; 0: collect on request and at a limit only */
     unsigned procs;         /* Ps: how many attached threads run at once, at most BESOM_PROCS_MAX.
@@ -486,15 +492,20 @@ int besom_walk(besom_mutator *m, int (*visit)(void *object, size_t bytes, besom_
 
 /* ==== Statistics =========================================================================================
  *
- * One consistent snapshot: all fields are of one moment, though no thread is stopped for it. Two snapshots can be
- * subtracted. At every one of them
+ * One consistent snapshot, though no thread is stopped for it: the fields from committed to free_count are of one
+ * moment, except in_metadata; that and those from tiny_allocs on are each read for itself, a little later. alloc_count and
+ * free_count both include the same tiny_allocs. At every snapshot
  *
  *     total_free_bytes <= total_alloc_bytes       free_count <= alloc_count
  *     total_alloc_bytes - total_free_bytes <= in_heap
  *     in_heap + in_stacks + in_work_bufs <= committed
  *
- * A mutator's allocations are credited when it takes the memory for its cache, so the counts run ahead of what it has
- * used by what its cells hold, until a collection or its detach settles them.
+ * A mutator's allocations are credited when it takes the memory for its cache, so total_alloc_bytes and alloc_count run
+ * ahead of what it has used by what its cells hold, until a collection or its detach takes that back: they can fall from
+ * one snapshot to a later one, by no more than that. tiny_allocs lag likewise. total_free_bytes never falls, free_count,
+ * cycles and the pauses neither. So the difference of two snapshots is exact between two collections' ends as long as no
+ * thread allocates at either, and otherwise off by what the cells hold: at most one span of 8 to 80 KiB for each size and
+ * kind that a P has in use.
  */
 
 typedef struct besom_stats {

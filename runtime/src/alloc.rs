@@ -16,9 +16,18 @@ use crate::mcache::Refill;
 /// longer (some 100 us for each MiB). Lower: nothing, down to a few pages.
 const ZERO_STEP: usize = 1 << 20;
 
+/// Spans that are swept for a large object between two looks at whether a stop is wanted. Higher: stops wait longer.
+/// Lower: nothing, down to a few.
+const SWEEP_STEP: usize = 256;
+
 /// What an allocation has tried so far when memory is short.
 #[derive(Default)]
 struct Attempts {
+    /// What was left of the last cycle is swept.
+    swept: bool,
+    /// Somebody else's cycle was waited for.
+    waited: bool,
+    /// A cycle that marked after the request, or after the VM was asked last, is over and swept.
     collected: bool,
 }
 
@@ -200,7 +209,8 @@ impl Heap {
     /// # Safety
     /// As for [`Self::alloc`].
     unsafe fn alloc_large(&self, m: *mut Mutator, bytes: usize, kind: Kind, layout: u32) -> *mut u8 {
-        if bytes > isize::MAX as usize || bytes > self.spans.pages().reserved().bytes().0 {
+        // No collection could make room for it, so none is run.
+        if bytes > isize::MAX as usize || !self.spans.pages().could_hold(Pages::to_hold(Bytes(bytes))) {
             return std::ptr::null_mut();
         }
         let taken = Pages::to_hold(Bytes(bytes)).bytes().0 as i64;
@@ -212,9 +222,9 @@ impl Heap {
                 self.collect(m, Cause::Pace);
             }
             let object = loop {
+                self.sweep_for(m, taken);
                 let p = &*(*m).p;
                 let stats = p.writer(self.context());
-                self.collector.pay_sweep_debt(&self.spans, taken, stats);
                 if let Some(object) = self.spans.alloc_large(Bytes(bytes), layout, Some(p.pages()), stats) {
                     break object;
                 }
@@ -228,6 +238,30 @@ impl Heap {
                 self.spans.publish_large(&object, kind);
             }
             self.spans.address(object.page.offset())
+        }
+    }
+
+    /// Sweeps what is due before `bytes` more are allocated, step by step; a stop need not wait for all of it.
+    ///
+    /// # Safety
+    /// As for [`Self::alloc`].
+    unsafe fn sweep_for(&self, m: *mut Mutator, bytes: i64) {
+        let pacer = self.collector.pacer();
+        // SAFETY: the caller's promise; the P is looked up anew after each safepoint.
+        unsafe {
+            while pacer.sweep_debt(bytes).0 > 0 {
+                let stats = (*(*m).p).writer(self.context());
+                for _ in 0..SWEEP_STEP {
+                    let swept = self.spans.sweep_one(stats);
+                    pacer.swept(swept);
+                    if swept.is_none() || pacer.sweep_debt(bytes).0 == 0 {
+                        return;
+                    }
+                }
+                if Mutator::polled(m) {
+                    self.safepoint(m);
+                }
+            }
         }
     }
 
@@ -254,22 +288,43 @@ impl Heap {
         }
     }
 
-    /// Memory is short: collects, and from the second time on asks the VM. False: give up.
+    /// Memory is short: finishes the sweep, collects, and then asks the VM, one of them each time. False: give up,
+    /// which is after a cycle that marked after the request, unless the request alone passes the limit.
+    ///
+    /// Threads that meet the limit together share cycles: who waited for another's tries with that first, and another
+    /// one after it is as good as its own.
     ///
     /// # Safety
     /// As for [`Self::alloc`].
     #[cold]
     unsafe fn make_room(&self, m: *mut Mutator, bytes: usize, attempts: &mut Attempts) -> bool {
+        if !self.spans.pages().could_hold(Pages::to_hold(Bytes(bytes))) {
+            return false;
+        }
+        if !attempts.swept {
+            attempts.swept = true;
+            if !self.spans.sweep_is_done() {
+                self.collector.finish_sweep(&self.spans, self.spans.stats().unattached());
+                return true;
+            }
+        }
         if attempts.collected {
             let Some(ask) = self.options.out_of_memory else { return false };
             // SAFETY: the VM's function with the VM's data.
             if unsafe { ask(std::ptr::from_ref(self).cast_mut(), bytes, self.options.data) } == 0 {
                 return false;
             }
+            *attempts = Attempts { swept: true, ..Attempts::default() };
         }
-        attempts.collected = true;
+        // This thread runs, so the world is not stopped: a cycle that is counted from here on marks from here on.
+        let cycles = self.collector.cycles().0;
         // SAFETY: the caller's promise.
-        unsafe { self.collect(m, Cause::Limit) };
+        let own = unsafe { self.try_collect(m, Cause::Limit) };
+        if !own {
+            self.collector.finish_sweep(&self.spans, self.spans.stats().unattached());
+        }
+        attempts.collected = own || (attempts.waited && self.collector.cycles().0 != cycles);
+        attempts.waited = true;
         true
     }
 }

@@ -89,19 +89,33 @@ impl Heap {
         }
     }
 
-    /// Runs a cycle, or waits for the one that runs. After [`Cause::Forced`] and [`Cause::Limit`] all is swept.
+    /// Runs a cycle; for [`Cause::Pace`], another's that runs will do. After [`Cause::Forced`] all is swept.
     ///
     /// # Safety
     /// `m` must be the calling thread's, attached and not blocked, with its registers captured.
     #[inline(never)]
     pub(crate) unsafe fn collect(&self, m: *mut Mutator, cause: Cause) {
+        // A cycle that had begun before says nothing of what died since, and leaves garbage unswept.
+        // SAFETY: the caller's promise.
+        while !unsafe { self.try_collect(m, cause) } && cause != Cause::Pace {}
+    }
+
+    /// Sets the soft limit; 0: none.
+    pub fn set_memory_limit(&self, limit: Bytes) {
+        self.collector.pacer().set_memory_limit(limit);
+        self.spans.pages().set_soft_limit(limit);
+    }
+
+    /// Runs a cycle, or waits for another's or for a walk: false. After an own one for [`Cause::Forced`] or
+    /// [`Cause::Limit`] all is swept.
+    ///
+    /// # Safety
+    /// As for [`Self::collect`].
+    pub(crate) unsafe fn try_collect(&self, m: *mut Mutator, cause: Cause) -> bool {
         // SAFETY: the caller's promise.
         let seat = unsafe { Seat((*m).seat) };
-        while !self.scheduler.begin_collection(seat) {
-            // A cycle that had begun before says nothing of what died since, and leaves garbage unswept.
-            if cause == Cause::Pace {
-                return;
-            }
+        if !self.scheduler.begin_collection(seat) {
+            return false;
         }
         let stats = self.spans.stats().unattached();
         self.collector.cycle(&self.spans, &HeapWorld { heap: self, seat }, cause, stats);
@@ -117,6 +131,7 @@ impl Heap {
             self.spans.pages().release(Bytes(excess), stats);
         }
         self.scheduler.end_collection();
+        true
     }
 
     /// Runs `f` with the world stopped and the caches flushed, all swept.

@@ -65,6 +65,7 @@ impl Heap {
         options.check()?;
         let wanted = Bytes(options.heap_limit.saturating_mul(RESERVE_OVER_LIMIT).min(DEFAULT_RESERVE.0));
         let spans = SpanHeap::new(wanted, Bytes(options.heap_limit), options.clobber_free != 0)?;
+        spans.pages().set_soft_limit(Bytes(options.memory_limit));
         let reserve = spans.pages().reserved().bytes();
         let workers = match options.mark_workers {
             0 => os::cpu_count(),

@@ -145,10 +145,16 @@ impl Options {
             && self.collect_every >= 0
             && flags.iter().all(|f| (0..=1).contains(f))
             && encoding.tag & !encoding.mask == 0
-            && encoding.address != 0;
+            && encoding.address != 0
+            && encoding.address & LOW_BITS & !encoding.mask == 0
+            && encoding.tag & encoding.address & LOW_BITS == 0;
         if right { Ok(()) } else { Err(Error::Invalid) }
     }
 }
+
+/// The bits that are zero in the address of any object. An encoding's address must have none of them that a tag does not
+/// force to zero: a word would name the middle of an object, which is nobody's start.
+const LOW_BITS: u64 = 7;
 
 /// Mark workers at most.
 const WORKERS_MAX: u64 = 256;
@@ -260,6 +266,34 @@ mod tests {
             }
         }
         assert_eq!(Options::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn an_encoding_names_starts_of_objects_only() {
+        let check = |mask, tag, address| {
+            Options { encoding: Encoding { mask, tag, address }, ..Options::default() }.check()
+        };
+        // Plain; three low bits of tag; odd words; NaN boxes; the low bits kept, but known to be zero.
+        for (mask, tag, address) in [
+            (7, 0, !7),
+            (4, 0, !7),
+            (1, 1, !7),
+            (0xffff << 48, 0xfffc << 48, (1 << 48) - 8),
+            (7, 0, !0),
+            (3, 1, !3 & !4),
+        ] {
+            assert_eq!(check(mask, tag, address), Ok(()), "{mask:#x} {tag:#x} {address:#x}");
+        }
+        for (mask, tag, address) in [
+            (0xffff << 48, 0xfffc << 48, (1 << 48) - 1),
+            (3, 0, !3),
+            (7, 1, !0),
+            (7, 4, !3),
+            (7, 0, 0),
+            (7, 8, !7),
+        ] {
+            assert_eq!(check(mask, tag, address), Err(Error::Invalid), "{mask:#x} {tag:#x} {address:#x}");
+        }
     }
 
     #[test]

@@ -496,7 +496,8 @@ impl Inner {
     fn request_hand_overs(&mut self, house: &impl House) {
         for _ in 0..self.queue.len() {
             let candidates = self.seats.iter().enumerate();
-            let running = candidates.filter(|(_, c)| c.state == State::Running && c.poll & POLL_HAND_OVER == 0);
+            let running =
+                candidates.filter(|(_, c)| c.state == State::Running && c.poll & POLL_HAND_OVER == 0);
             let Some((seat, _)) = running.min_by_key(|(_, c)| c.since) else { return };
             self.add_poll(house, Seat(seat as u32), POLL_HAND_OVER);
         }

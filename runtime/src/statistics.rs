@@ -42,14 +42,13 @@ impl Heap {
         let size = |class: usize| u64::from(CLASS_SIZE[class]);
         let (cycles, forced_cycles) = self.collector.cycles();
         let peak = pages.peak_footprint().0;
-        let tables = pages.footprint().0.saturating_sub((pages.grown().0 - pages.released_pages().0) << 13);
         Stats {
             committed: delta.committed,
             released: delta.released,
             in_heap: delta.in_heap,
             in_stacks: delta.in_stacks,
             in_work_bufs: delta.in_work_bufs,
-            in_metadata: delta.in_metadata + (tables + ps * size_of::<PCache>()) as i64,
+            in_metadata: delta.in_metadata + (pages.metadata().0 + ps * size_of::<PCache>()) as i64,
             total_alloc_bytes: delta.alloc_bytes(size),
             total_free_bytes: delta.free_bytes(size),
             alloc_count: delta.alloc_count() + tiny,

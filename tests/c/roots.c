@@ -297,7 +297,7 @@ static void encodings(void)
         {{7, 0, UINT64_MAX}, 0, 1},
         {{7, 1, ~(uint64_t)7}, 1, 0},
         {{4, 0, ~(uint64_t)7}, 3, 4},
-        {{0xffff000000000000u, 0xfffc000000000000u, 0x0000ffffffffffffu}, 0xfffc000000000000u, 0x7ff8000000000000u},
+        {{0xffff000000000000u, 0xfffc000000000000u, 0x0000fffffffffff8u}, 0xfffc000000000000u, 0x7ff8000000000000u},
         {{0, 0, 0x0000fffffffffff8u}, 0x7abc000000000002u, 0}};
     size_t i;
     for (i = 0; i < sizeof all / sizeof *all; i++) {

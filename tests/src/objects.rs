@@ -76,7 +76,7 @@ pub struct Node {
 pub const PLAIN: Encoding = Encoding { mask: 7, tag: 0, address: !7 };
 /// NaN boxes.
 pub const BOXED: Encoding =
-    Encoding { mask: 0xffff << 48, tag: 0xfffc << 48, address: 0x0000_ffff_ffff_ffff };
+    Encoding { mask: 0xffff << 48, tag: 0xfffc << 48, address: 0x0000_ffff_ffff_fff8 };
 
 /// The trace function of traced objects: number, count, edges. Every third number has them as values.
 ///

@@ -136,17 +136,68 @@ fn the_callback_is_asked_and_honoured() {
     assert!(m.alloc(2 * MIB, Kind::NoScan).is_some(), "the callback made room");
     assert_eq!(cache.asked, [1024, 2 * MIB]);
     assert_eq!(length(&head), 0, "the cache is gone");
-    cache.gives = 3;
     cache.asked.clear();
+    let cycles = heap.stats().cycles;
     assert_eq!(m.alloc(64 * MIB, Kind::NoScan), None);
+    assert_eq!((cache.asked.len(), heap.stats().cycles), (0, cycles), "nothing could make room for it");
+    let kept = m.alloc(4 * MIB, Kind::NoScan).expect("room");
+    let kept = m.handle(kept.as_ptr()).expect("a handle");
+    cache.gives = 3;
+    assert_eq!(m.alloc(14 * MIB, Kind::NoScan), None);
     assert_eq!(
         cache.asked,
-        [64 * MIB; 4],
+        [14 * MIB; 4],
         "asked as often as it says that it freed something, and once more"
     );
+    drop(kept);
     cache.gives = 2;
     let second = fill(&mut m, &head);
     assert!(second > first, "{second} after {first}: each answer made room while the list grew");
+}
+
+#[test]
+fn threads_that_meet_the_limit_together_share_cycles() {
+    let _alone = alone();
+    const THREADS: usize = 16;
+    let heap = Heap::new(&Options { heap_limit: 24 * MIB, gc_percent: 0, ..precise() }).expect("a heap");
+    let mut m = heap.attach().expect("attach");
+    let head = m.handle(std::ptr::null_mut()).expect("a handle");
+    fill(&mut m, &head);
+    let before = heap.stats().cycles;
+    m.blocked(|| {
+        let together = std::sync::Barrier::new(THREADS);
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    let mut m = heap.attach().expect("attach");
+                    m.blocked(|| together.wait());
+                    assert_eq!(m.alloc(4 * MIB, Kind::NoScan), None);
+                });
+            }
+        });
+    });
+    let cycles = heap.stats().cycles - before;
+    assert!((1..THREADS as u64 * 3 / 4).contains(&cycles), "{cycles} cycles for {THREADS} threads");
+}
+
+#[test]
+fn holes_are_given_back_before_the_soft_limit_is_passed() {
+    let _alone = alone();
+    let heap = Heap::new(&Options { gc_percent: 0, memory_limit: 32 * MIB, ..precise() }).expect("a heap");
+    let mut m = heap.attach().expect("attach");
+    let kept: Vec<_> = (0..12)
+        .filter_map(|n| {
+            let object = m.alloc(2 * MIB, Kind::NoScan).expect("memory");
+            (n % 2 == 1).then(|| m.handle(object.as_ptr()).expect("a handle"))
+        })
+        .collect();
+    m.collect();
+    assert!(heap.stats().committed >= 24 << 20, "{:?}", heap.stats());
+    // 12 MiB are live, and no hole holds 16.
+    m.alloc(16 * MIB, Kind::NoScan).expect("memory");
+    let s = heap.stats();
+    assert!(s.committed + s.in_metadata <= 33 << 20, "{s:?}");
+    drop(kept);
 }
 
 #[test]

@@ -124,7 +124,7 @@ pub unsafe extern "C" fn besom_gc_percent_set(h: *mut Heap, percent: c_uint) {
 pub unsafe extern "C" fn besom_memory_limit_set(h: *mut Heap, bytes: usize) {
     // SAFETY: the caller's promise.
     if let Ok(heap) = unsafe { heap(h) } {
-        heap.collector.pacer().set_memory_limit(Bytes(bytes));
+        heap.set_memory_limit(Bytes(bytes));
     }
 }
 
