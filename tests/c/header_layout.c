@@ -76,7 +76,7 @@ static void bad_options_are_refused(void)
     REFUSED(o.collect_every = -1);
     REFUSED(o.encoding.address = 0);
     REFUSED(o.encoding.tag = 8);
-    REFUSED(o.encoding.mask = 3); /* bit 2 would be kept, and could be 1 */
+    REFUSED((o.encoding.mask = 3, o.encoding.address = UINT64_MAX)); /* bit 2 would be kept, and could be 1 */
     REFUSED((o.encoding.tag = 1, o.encoding.address = UINT64_MAX));
     besom_options_init(&o);
     CHECK_EQ(besom_heap_new(&o, NULL), BESOM_ERR_INVALID);

@@ -128,7 +128,7 @@ proptest! {
     }
 }
 
-fn precise() -> Box<Heap> {
+fn precise() -> std::pin::Pin<Box<Heap>> {
     Heap::new(&Options { scan_native_stacks: 0, verify: 3, clobber_free: 1, ..Options::default() })
         .expect("a heap")
 }
