@@ -196,7 +196,8 @@ typedef struct besom_options {
     besom_trace_fn roots;    /* the heap's own roots beside all others; called once a cycle with object = NULL.
                               * default NULL */
     void *data;              /* handed to trace, roots and out_of_memory.  default NULL */
-    /* Called on the allocating thread when a full collection did not make room for `bytes`. It may drop
+    /* Called on the allocating thread when a full collection did not make room for `bytes`, its own or one of another
+     * thread's that marked after the request. It may drop
      * references, free handles, remove roots and lower what the program caches, but not allocate. Nonzero: it
      * freed something, collect and try again (it may be asked again); 0: give up, the allocation returns NULL. */
     int (*out_of_memory)(besom_heap *heap, size_t bytes, void *data);
