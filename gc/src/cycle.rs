@@ -12,7 +12,7 @@ use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::units::{Bytes, Pages};
 use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
 use besom_stats::sync::{Mutex, lock};
-use besom_stats::{PauseLog, Writer};
+use besom_stats::{PauseLog, Writer, print_line};
 use std::ffi::c_void;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -174,7 +174,10 @@ impl Collector {
         guard.in_work_bufs(grown);
         drop(guard);
         if self.config.verify_marks {
-            verify_marks(heap, &self.shapes, |visitor| world.visit_roots(&stopped, visitor));
+            let reached = verify_marks(heap, &self.shapes, |visitor| world.visit_roots(&stopped, visitor));
+            if reached.is_none() {
+                print_line(format_args!("verify: no memory for the second marking; left out"));
+            }
         }
         heap.advance_generation(&stopped);
         self.pacer.end_cycle(self.cycle_end(heap, &marked));

@@ -7,21 +7,41 @@
 use crate::scan::{Shapes, Visitor, scan_object};
 use besom_alloc_core::heap_tables::GRANULE;
 use besom_alloc_core::os::Mapping;
+use besom_alloc_core::span_class::SpanClass;
 use besom_alloc_core::span_heap::SpanHeap;
-use besom_alloc_core::units::{Bytes, PageId};
+use besom_alloc_core::units::Bytes;
 use besom_stats::fatal;
 use bitvec::prelude::{BitSlice, Lsb0};
 use std::fmt;
 
 /// Objects of a path that are printed: those nearest to the object.
 const PATH_MOST: usize = 8;
-const ROOT: u32 = u32::MAX;
+/// The parent of what a root leads to.
+const ROOT: usize = usize::MAX;
 
+/// An object that was reached: where it is, and the index of the entry that led to it. 16 bytes, since there is room
+/// for one an object: an index of 32 bits would do up to a heap of 64 GiB only.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Reached {
-    offset: usize,
-    parent: u32,
+    /// offset | class << 48.
+    packed: u64,
+    parent: usize,
+}
+
+impl Reached {
+    fn new(offset: usize, class: SpanClass, parent: usize) -> Reached {
+        debug_assert!(offset < 1 << 48);
+        Reached { packed: offset as u64 | u64::from(class.0) << 48, parent }
+    }
+
+    fn offset(self) -> usize {
+        (self.packed & ((1 << 48) - 1)) as usize
+    }
+
+    fn class(self) -> SpanClass {
+        SpanClass((self.packed >> 48) as u16)
+    }
 }
 
 struct Verifier<'a> {
@@ -30,7 +50,7 @@ struct Verifier<'a> {
     seen: &'a mut BitSlice<u64, Lsb0>,
     queue: *mut Reached,
     len: usize,
-    parent: u32,
+    parent: usize,
 }
 
 /// Marks again and compares; aborts on an object that is reachable and not marked. Returns the objects that were
@@ -58,9 +78,9 @@ pub fn verify_marks(
     let mut at = 0;
     while at < verifier.len {
         // SAFETY: below `len`, which is at most the number of granules.
-        let mut offset = unsafe { (*verifier.queue.add(at)).offset };
-        verifier.parent = at as u32;
-        let class = heap.tables().class_of(PageId::of_offset(offset))?;
+        let entry = unsafe { *verifier.queue.add(at) };
+        verifier.parent = at;
+        let (mut offset, class) = (entry.offset(), entry.class());
         let facts = heap.classes().get(class).facts();
         // SAFETY: `offset` was found allocated, and the world is stopped.
         while let Some(piece) = unsafe { scan_object(heap, shapes, offset, class, facts, &mut verifier) } {
@@ -91,7 +111,7 @@ impl Verifier<'_> {
             ));
         }
         // SAFETY: each object is entered once, and there are at most as many as granules.
-        unsafe { *self.queue.add(self.len) = Reached { offset: found.offset, parent: self.parent } };
+        unsafe { *self.queue.add(self.len) = Reached::new(found.offset, found.class, self.parent) };
         self.len += 1;
     }
 
@@ -124,13 +144,28 @@ impl fmt::Display for Path<'_> {
         }
         for n in 0..PATH_MOST {
             // SAFETY: parents are indices of entries before.
-            let entry = unsafe { *self.0.queue.add(at as usize) };
-            write!(f, "{}{:p} ", if n == 0 { "" } else { "from " }, self.0.heap.address(entry.offset))?;
+            let entry = unsafe { *self.0.queue.add(at) };
+            write!(f, "{}{:p} ", if n == 0 { "" } else { "from " }, self.0.heap.address(entry.offset()))?;
             if entry.parent == ROOT {
                 return f.write_str("from a root ");
             }
             at = entry.parent;
         }
         f.write_str("... ")
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_holds_any_offset_class_and_parent() {
+        for (offset, class, parent) in
+            [(0, 0, ROOT), ((1 << 47) + 16, 1358, 1 << 32), (16, u16::MAX, (1 << 43) + 5)]
+        {
+            let entry = Reached::new(offset, SpanClass(class), parent);
+            assert_eq!((entry.offset(), entry.class(), entry.parent), (offset, SpanClass(class), parent));
+        }
     }
 }
