@@ -84,11 +84,12 @@ impl SpanClass {
 ///
 /// - `slot_bytes == CLASS_SIZE[size_class]`, and 0 for large objects
 /// - `layout` is meaningful for [`Kind::Typed`] only
+/// - `pointer_free` is set for all of [`Kind::NoScan`], and for such of [`Kind::Typed`] as have no pointers
 ///
 /// Written once, before the class is first used; read by everybody.
 #[repr(C)]
 pub struct ClassInfo {
-    /// slot_bytes | kind << 32 | size_class << 40.
+    /// slot_bytes | kind << 32 | size_class << 40 | pointer_free << 48.
     packed: AtomicU64,
     layout: AtomicU32,
     _room: AtomicU32,
@@ -103,7 +104,11 @@ pub struct ClassFacts {
     pub kind: Kind,
     /// The size class.
     pub size_class: SizeClass,
+    /// No object of the class has pointers: none needs to be scanned.
+    pub pointer_free: bool,
 }
+
+const POINTER_FREE: u64 = 1 << 48;
 
 impl ClassInfo {
     /// The facts, in one load.
@@ -114,6 +119,7 @@ impl ClassInfo {
             slot_bytes: packed as u32,
             kind: Kind::from_number((packed >> 32) as u8),
             size_class: SizeClass((packed >> 40) as u8),
+            pointer_free: packed & POINTER_FREE != 0,
         }
     }
 
@@ -126,7 +132,13 @@ impl ClassInfo {
     fn set(&self, kind: Kind, class: SizeClass, layout: u32) {
         self.layout.store(layout, Relaxed);
         let packed = u64::from(CLASS_SIZE[class.0 as usize]) | (kind as u64) << 32 | u64::from(class.0) << 40;
-        self.packed.store(packed, Relaxed);
+        let free = if kind == Kind::NoScan { POINTER_FREE } else { 0 };
+        self.packed.store(packed | free, Relaxed);
+    }
+
+    /// The class's layout has no pointers. The caller has not shown it to anybody yet.
+    pub fn set_pointer_free(&self) {
+        self.packed.store(self.packed.load(Relaxed) | POINTER_FREE, Relaxed);
     }
 }
 
@@ -181,10 +193,16 @@ mod tests {
                 let facts = table.get(SpanClass::new(k, SizeClass(class))).facts();
                 assert_eq!((facts.kind, facts.size_class), (k, SizeClass(class)));
                 assert_eq!(facts.slot_bytes, CLASS_SIZE[class as usize]);
+                assert_eq!(facts.pointer_free, k == Kind::NoScan);
             }
         }
         let class = table.register_layout(7, SizeClass(2));
         assert_eq!(class.index(), FIRST_LAYOUT + 7);
         assert_eq!((table.get(class).facts().kind, table.get(class).layout()), (Kind::Typed, 7));
+        assert!(!table.get(class).facts().pointer_free);
+        table.get(class).set_pointer_free();
+        let facts = table.get(class).facts();
+        assert!(facts.pointer_free);
+        assert_eq!((facts.kind, facts.size_class, facts.slot_bytes), (Kind::Typed, SizeClass(2), 24));
     }
 }

@@ -16,6 +16,8 @@ use bitvec::prelude::{BitVec, Lsb0};
 /// All layouts of a heap. Higher: 32 bytes of address space each, and nothing else. Lower: a VM that makes a
 /// layout for each shape of a dynamic language meets `BESOM_ERR_LIMIT`.
 pub const MAX_LAYOUTS: usize = 1 << 16;
+/// Numbers of layouts: all may share, and then those that would own a class are unused.
+const NUMBERS: usize = OWN_LAYOUTS + MAX_LAYOUTS;
 
 /// Why a layout was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,9 +72,28 @@ impl Layout {
             unsafe { &*more }.iter_ones().for_each(visit);
         }
     }
+
+    /// Those of them in words `from..to`, which are within the object: the others cost nothing.
+    pub fn for_each_pointer_in(&self, from: usize, to: usize, mut visit: impl FnMut(usize)) {
+        debug_assert!(from <= to && to <= self.words());
+        let more = self.more.load(Acquire);
+        if !more.is_null() {
+            // SAFETY: as above.
+            let bits = unsafe { &*more };
+            bits[from..to].iter_ones().for_each(|word| visit(from + word));
+        } else if from < to.min(64) {
+            let mut mask = self.mask.load(Relaxed) & !0 << from & !0 >> (64 - to.min(64));
+            while mask != 0 {
+                visit(mask.trailing_zeros() as usize);
+                mask &= mask - 1;
+            }
+        }
+    }
 }
 
 /// The layouts of one heap, by number: `0..OWN_LAYOUTS` own a span class, the rest share.
+///
+/// - `taken[0] <= OWN_LAYOUTS`, `taken[0] + taken[1] <= MAX_LAYOUTS`
 pub struct Layouts {
     table: ZeroedTable<Layout>,
     /// How many of the two parts are taken. Held while a layout is registered.
@@ -82,7 +103,7 @@ pub struct Layouts {
 impl Layouts {
     /// No layouts yet.
     pub fn new() -> Result<Layouts, OutOfMemory> {
-        Ok(Layouts { table: ZeroedTable::new(MAX_LAYOUTS)?, taken: Mutex::new([0, 0]) })
+        Ok(Layouts { table: ZeroedTable::new(NUMBERS)?, taken: Mutex::new([0, 0]) })
     }
 
     /// A layout by its number.
@@ -94,8 +115,14 @@ impl Layouts {
     /// A layout by the number that a user knows it by, if it is registered.
     pub fn registered(&self, public: u32) -> Option<(u32, &Layout)> {
         let number = public.checked_sub(FIRST_LAYOUT as u32)?;
-        let layout = ((number as usize) < MAX_LAYOUTS).then(|| self.get(number))?;
-        (layout.words() != 0).then_some((number, layout))
+        self.numbered(number.into()).map(|layout| (number, layout))
+    }
+
+    /// A layout by its number, if it is registered: a number that was read from memory may be anything.
+    #[inline(always)]
+    pub fn numbered(&self, number: u64) -> Option<&Layout> {
+        let layout = (number < NUMBERS as u64).then(|| self.get(number as u32))?;
+        (layout.words() != 0).then_some(layout)
     }
 
     /// Registers an object of `bytes` with pointers at these offsets; returns its public number, which is its
@@ -112,7 +139,7 @@ impl Layouts {
         let mut taken = lock(&self.taken);
         let own = words * 8 <= MAX_SMALL && taken[0] < OWN_LAYOUTS;
         let number = if own { taken[0] } else { OWN_LAYOUTS + taken[1] };
-        if number >= MAX_LAYOUTS {
+        if taken[0] + taken[1] >= MAX_LAYOUTS {
             return Err(LayoutError::Limit);
         }
         let layout = self.get(number as u32);
@@ -122,7 +149,10 @@ impl Layouts {
         layout.words.store(words as u32, Release);
         taken[usize::from(!own)] += 1;
         if own {
-            heap.register_layout(class_of(words * 8)).ok_or(LayoutError::Limit)?;
+            let class = heap.register_layout(class_of(words * 8)).ok_or(LayoutError::Limit)?;
+            if layout.is_pointer_free() {
+                heap.classes().get(class).set_pointer_free();
+            }
         }
         Ok(FIRST_LAYOUT as u32 + number as u32)
     }
@@ -230,6 +260,59 @@ mod tests {
             assert_eq!((facts.kind, facts.size_class), (Kind::Typed, SizeClass(class)), "{bytes} bytes");
             let (number, _) = layouts.registered(public).expect("registered");
             assert_eq!(heap.classes().get(SpanClass(public as u16)).layout(), number);
+        }
+    }
+
+    #[test]
+    fn a_range_of_words_shows_its_pointers() {
+        let (heap, layouts) = heap();
+        for (bytes, offsets) in [
+            (8, vec![0]),
+            (512, vec![0, 8, 248, 504]),
+            (512, vec![]),
+            (80_000, vec![0, 504, 512, 520, 40_000, 79_992]),
+        ] {
+            let public = layouts.register(&heap, bytes, &offsets).expect("a layout");
+            let (_, layout) = layouts.registered(public).expect("registered");
+            let ends =
+                [0, 1, 2, 31, 32, 63, 64, 65, 5000, 5001, 9999, 10_000].map(|w: usize| w.min(bytes / 8));
+            for (from, to) in ends.into_iter().flat_map(|from| ends.map(|to| (from, to.max(from)))) {
+                let mut shown = Vec::new();
+                layout.for_each_pointer_in(from, to, |word| shown.push(word));
+                let within: Vec<_> =
+                    pointers(layout).into_iter().filter(|w| (from..to).contains(w)).collect();
+                assert_eq!(shown, within, "{bytes} bytes, {from}..{to}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_from_memory_may_be_anything() {
+        let (heap, layouts) = heap();
+        layouts.register(&heap, 16, &[8]).expect("a layout");
+        assert!(layouts.numbered(0).is_some());
+        for number in [1, MAX_LAYOUTS as u64, NUMBERS as u64 - 1, NUMBERS as u64, 1 << 32, u64::MAX] {
+            assert!(layouts.numbered(number).is_none(), "{number:#x}");
+        }
+    }
+
+    #[test]
+    fn as_many_may_share() {
+        let (heap, layouts) = heap();
+        for n in 0..MAX_LAYOUTS {
+            let public = layouts.register(&heap, 40_000, &[]).expect("a layout");
+            assert_eq!(public as usize, FIRST_LAYOUT + OWN_LAYOUTS + n);
+        }
+        assert_eq!(layouts.register(&heap, 40_000, &[]), Err(LayoutError::Limit));
+        assert_eq!(layouts.register(&heap, 16, &[8]), Err(LayoutError::Limit));
+    }
+
+    #[test]
+    fn a_class_without_pointers_is_known_for_it() {
+        let (heap, layouts) = heap();
+        for (offsets, free) in [(&[][..], true), (&[8][..], false)] {
+            let public = layouts.register(&heap, 16, offsets).expect("a layout");
+            assert_eq!(heap.classes().get(SpanClass(public as u16)).facts().pointer_free, free);
         }
     }
 

@@ -168,7 +168,7 @@ pub unsafe fn scan_object<V: Visitor>(
         }
         Kind::TypedShared => {
             // SAFETY: the slot's last word holds the layout's number.
-            let number = unsafe { read(start.add(words - 1)) } as u32;
+            let number = unsafe { read(start.add(words - 1)) } as u64;
             // SAFETY: the words before it belong to the object.
             unsafe { scan_elements(shapes, number, start, 0, words - 1, visitor) };
         }
@@ -197,7 +197,7 @@ unsafe fn scan_large<V: Visitor>(
     // SAFETY: the piece lies within the object.
     unsafe {
         if kind == Kind::TypedShared {
-            scan_elements(shapes, span.layout(), object, from / 8, to / 8, visitor);
+            scan_elements(shapes, span.layout().into(), object, from / 8, to / 8, visitor);
         } else {
             scan_words(object.byte_add(from), (to - from) / 8, kind, &shapes.encoding, visitor);
         }
@@ -211,25 +211,25 @@ unsafe fn scan_large<V: Visitor>(
 /// Those words must be the object's.
 unsafe fn scan_elements<V: Visitor>(
     shapes: &Shapes,
-    number: u32,
+    number: u64,
     object: *const usize,
     from: usize,
     to: usize,
     visitor: &mut V,
 ) {
-    let layout = shapes.layouts.get(number);
-    let words = layout.words();
-    if words == 0 {
+    let Some(layout) = shapes.layouts.numbered(number) else {
         fatal(format_args!("mark: object {object:p} names layout {number}, which is not registered"));
-    }
+    };
+    let words = layout.words();
     for element in from / words..to.div_ceil(words) {
-        layout.for_each_pointer(|word| {
-            let word = element * words + word;
-            if (from..to).contains(&word) {
-                // SAFETY: the caller's promise.
-                visitor.exact(unsafe { read(object.add(word)) });
-            }
-        });
+        let first = element * words;
+        // SAFETY: the caller's promise.
+        let visit = |word| visitor.exact(unsafe { read(object.add(first + word)) });
+        if from <= first && first + words <= to {
+            layout.for_each_pointer(visit);
+        } else {
+            layout.for_each_pointer_in(from.saturating_sub(first), words.min(to - first), visit);
+        }
     }
 }
 

@@ -174,6 +174,29 @@ fn arrays_repeat_their_elements_layout() {
 }
 
 #[test]
+fn a_layout_number_that_was_overwritten_is_named() {
+    const CHILD: &str = "SCANNING_CHILD";
+    let numbers = ["1", "66560", "4294967296", "18446744073709551615"];
+    if let Ok(number) = std::env::var(CHILD) {
+        let mut yard = Yard::new(Encoding::default(), None);
+        yard.shapes.layouts.register(&yard.heap, 16, &[8]).expect("a layout, number 0");
+        let object = yard.alloc_class(SpanClass::new(Kind::TypedShared, class_of_aligned(32)));
+        write(object, 3, number.parse().expect("a number"));
+        scan(&mut yard, object);
+        std::process::exit(0);
+    }
+    for number in numbers {
+        let output = std::process::Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "a_layout_number_that_was_overwritten_is_named", "--nocapture"])
+            .env(CHILD, number)
+            .output()
+            .expect("a child");
+        let line = String::from_utf8_lossy(&output.stderr);
+        assert!(line.contains(&format!("names layout {number}, which is not registered")), "{output:?}");
+    }
+}
+
+#[test]
 fn elements_larger_than_a_piece_are_shown_once() {
     let mut yard = Yard::new(Encoding::default(), None);
     let bytes = PIECE + PIECE / 2;
