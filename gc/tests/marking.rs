@@ -3,13 +3,17 @@
 
 mod yard;
 
-use besom_alloc_core::span_class::Kind;
+use besom_alloc_core::size_class::{SizeClass, class_of_aligned};
+use besom_alloc_core::span_class::{Kind, SpanClass};
 use besom_alloc_core::units::Bytes;
-use besom_gc::Encoding;
 use besom_gc::mark::{Marked, Marker};
+use besom_gc::scan::PIECE;
 use besom_gc::verify::verify_marks;
+use besom_gc::{Encoding, Tracer};
+use std::ffi::c_void;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use yard::Yard;
 
 /// Live bytes from which on helpers take part.
@@ -212,5 +216,125 @@ fn a_pointer_to_no_object_is_named() {
         // The next slot of the span, which is not allocated.
         write(root, 0, root.wrapping_add(64));
         verified(&yard, &[root]);
+    });
+}
+
+static TRACED: AtomicUsize = AtomicUsize::new(0);
+
+unsafe extern "C" fn count_calls(_: *mut Tracer<'_>, _: *mut c_void, _: *mut c_void) {
+    TRACED.fetch_add(1, Relaxed);
+}
+
+#[test]
+fn a_large_traced_object_is_traced_once() {
+    let mut yard = Yard::new(Encoding::default(), Some(count_calls));
+    let root = yard.alloc(1 << 20, Kind::Traced);
+    let marker = Marker::new(1, QUEUE_LEAST).expect("a marker");
+    assert_eq!(mark(&mut yard, &marker, Bytes(0), &[root]).live, Bytes(1 << 20));
+    assert_eq!(TRACED.load(Relaxed), 1);
+}
+
+#[test]
+fn objects_of_a_layout_without_pointers_are_marked_and_counted() {
+    let mut yard = Yard::new(Encoding::default(), None);
+    let [free, other] = [&[][..], &[0]].map(|offsets| {
+        let public = yard.shapes.layouts.register(&yard.heap, 48, offsets).expect("a layout");
+        SpanClass(public as u16)
+    });
+    let root = yard.alloc(32, Kind::Values);
+    let (first, second, third) = (yard.alloc_class(free), yard.alloc_class(other), yard.alloc_class(free));
+    write(root, 0, first);
+    write(root, 1, second);
+    write(second, 0, third);
+    write(first, 0, yard.alloc(16, Kind::Values));
+    let marker = Marker::new(1, QUEUE_LEAST).expect("a marker");
+    assert_eq!(mark(&mut yard, &marker, Bytes(0), &[root]).live, Bytes(32 + 3 * 48));
+    assert_eq!(marked(&mut yard), 4);
+    assert_eq!(verified(&yard, &[root]), Some(4));
+    // None of them waits to be scanned: more than a block would hold take no block.
+    let array = yard.alloc(2000 * 8, Kind::Values);
+    (0..2000).for_each(|n| write(array, n, yard.alloc_class(free)));
+    mark(&mut yard, &marker, Bytes(0), &[array]);
+    assert_eq!(marked(&mut yard), 4 + 2001);
+    assert_eq!(marker.work_bytes(), Bytes(0));
+}
+
+/// Marks from an object that holds an exact pointer to `at` bytes inside one of this class.
+fn mark_inside(class: SpanClass, at: usize) {
+    let mut yard = Yard::new(Encoding { mask: 0, tag: 0, address: !0 }, None);
+    let root = yard.alloc(16, Kind::Values);
+    yard.alloc_class(class);
+    let object = yard.alloc_class(class);
+    // A neighbour, whose mark an inner pointer can hit.
+    yard.alloc_class(class);
+    write(root, 0, object.wrapping_byte_add(at));
+    let marker = Marker::new(1, QUEUE_LEAST).expect("a marker");
+    mark(&mut yard, &marker, Bytes(0), &[root]);
+}
+
+#[test]
+fn an_exact_pointer_into_an_objects_first_granule_is_named() {
+    let parts =
+        ["besom: zombie: 0x", "is reached by an exact pointer, and lies 8 bytes inside the object at 0x"];
+    let class = SpanClass::new(Kind::Values, class_of_aligned(48));
+    dies("an_exact_pointer_into_an_objects_first_granule_is_named", &parts, || mark_inside(class, 8));
+}
+
+#[test]
+fn an_exact_pointer_into_an_object_of_24_bytes_is_named() {
+    let parts =
+        ["besom: zombie: 0x", "is reached by an exact pointer, and lies 16 bytes inside the object at 0x"];
+    let class = SpanClass::new(Kind::Values, SizeClass(2));
+    dies("an_exact_pointer_into_an_object_of_24_bytes_is_named", &parts, || mark_inside(class, 16));
+}
+
+#[test]
+fn exact_pointers_to_starts_are_none_of_these() {
+    for class in 1..67 {
+        mark_inside(SpanClass::new(Kind::Values, SizeClass(class)), 0);
+    }
+    // Tiny objects share a slot.
+    mark_inside(SpanClass::new(Kind::NoScan, SizeClass(1)), 8);
+}
+
+/// As many as fill the least queue, of 1 MiB, and one more: the last finds no room.
+const STEPS: usize = 9;
+const WORDS: usize = PIECE / 8;
+
+/// Arrays that lead to one more each, in the word that is scanned last and followed first; all other words lead to
+/// objects, which wait: more than the least queue has entries. The last array leads to `last`.
+fn steps(yard: &mut Yard, last: *mut u64) -> *mut u64 {
+    (0..STEPS).fold(last, |below, _| {
+        let array = yard.alloc(PIECE, Kind::Values);
+        write(array, 0, below);
+        (1..WORDS).for_each(|n| write(array, n, yard.alloc(16, Kind::Values)));
+        array
+    })
+}
+
+#[test]
+fn what_waits_too_deep_for_the_queue_is_found_again() {
+    let mut yard = Yard::new(Encoding::default(), None);
+    let (last, leaf) = (yard.alloc(100_000, Kind::Values), yard.alloc(16, Kind::Values));
+    write(last, 12_000, leaf);
+    let top = steps(&mut yard, last);
+    let marker = Marker::new(1, QUEUE_LEAST).expect("a marker");
+    let found = mark(&mut yard, &marker, Bytes(0), &[top]);
+    assert_eq!(verified(&yard, &[top]), Some(STEPS * WORDS + 2));
+    assert_eq!(found.live, Bytes(STEPS * (PIECE + (WORDS - 1) * 16) + 106_496 + 16));
+}
+
+#[test]
+fn an_exact_pointer_into_a_large_object_is_named_when_the_queue_is_full() {
+    let parts = [
+        "besom: zombie: 0x",
+        "is reached by an exact pointer, and lies 4096 bytes inside the large object at 0x",
+    ];
+    dies("an_exact_pointer_into_a_large_object_is_named_when_the_queue_is_full", &parts, || {
+        let mut yard = Yard::new(Encoding::default(), None);
+        let large = yard.alloc(100_000, Kind::Values);
+        let top = steps(&mut yard, large.wrapping_byte_add(4096));
+        let marker = Marker::new(1, QUEUE_LEAST).expect("a marker");
+        mark(&mut yard, &marker, Bytes(0), &[top]);
     });
 }

@@ -3,12 +3,12 @@
 use super::Shared;
 use super::block::{Block, Cursor};
 use crate::scan::{PIECE, Shapes, Visitor, scan_object};
-use besom_alloc_core::heap_tables::{mark_word, prefetch};
-use besom_alloc_core::size_class::SIZE_CLASS_COUNT;
-use besom_alloc_core::span_class::{ClassInfo, ClassTable, SpanClass};
+use besom_alloc_core::heap_tables::{GRANULE, mark_word, prefetch};
+use besom_alloc_core::size_class::{CLASS_PAGES, CLASS_SIZE, SIZE_CLASS_COUNT};
+use besom_alloc_core::span_class::{ClassFacts, ClassInfo, ClassTable, FIRST_LAYOUT, Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
-use besom_alloc_core::units::{Bytes, PAGE_SHIFT};
+use besom_alloc_core::units::{Bytes, PAGE_SHIFT, PAGE_SIZE};
 use besom_stats::fatal;
 use besom_stats::sync::raw::{AtomicU16, AtomicU64, Ordering::Relaxed};
 use crossbeam_deque::{Steal, Worker as Deque};
@@ -175,7 +175,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         let live = self.live;
         heap.for_each_span(stopped, |page, span| {
             let class = span.class();
-            if is_noscan(class.0 + 1) {
+            if heap.classes().get(class).facts().pointer_free {
                 return;
             }
             heap.for_each_object(page, span, |offset| {
@@ -208,6 +208,11 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         if facts.slot_bytes == 0 {
             return self.scan_large(entry);
         }
+        // The sweeper does not see a pointer into an object's first granule: it has the mark of the start.
+        let odd = !entry.offset().is_multiple_of(GRANULE) | (facts.slot_bytes == ODD_SLOT);
+        if odd && !starts_small(entry.offset(), facts) {
+            self.zombie(entry.offset());
+        }
         self.live += facts.slot_bytes as usize;
         let (heap, shapes) = (self.heap, self.shapes);
         // SAFETY: the object was found allocated, the world is stopped, and whoever queued it marked it.
@@ -222,20 +227,56 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         let from = entry.offset() - page.offset();
         if !entry.is_piece() {
             if from != 0 {
-                fatal(format_args!(
-                    "zombie: {:p} is reached by an exact pointer, and lies {from} bytes inside the large object at {:p}",
-                    heap.address(entry.offset()),
-                    heap.address(page.offset())
-                ));
+                self.zombie(entry.offset());
             }
             self.live += span.pages().bytes().0;
         }
-        if from + PIECE < span.large_bytes().0 {
+        let facts = self.classes.get(class).facts();
+        // A trace function is shown the whole object, once.
+        if facts.kind != Kind::Traced && from + PIECE < span.large_bytes().0 {
             self.push(Entry(Entry::new(entry.offset() + PIECE, class.0 + 1).0 | PIECE_FLAG));
         }
-        let facts = self.classes.get(class).facts();
         // SAFETY: as in `scan`.
         unsafe { scan_object(heap, shapes, entry.offset(), class, facts, self) };
+    }
+
+    /// Names an exact pointer that is not to the start of its object.
+    #[cold]
+    #[inline(never)]
+    fn zombie(&self, offset: usize) -> ! {
+        let heap = self.heap;
+        let (span, page) = heap.span_of(offset);
+        let inside = offset - page.offset();
+        if span.is_large() {
+            fatal(format_args!(
+                "zombie: {:p} is reached by an exact pointer, and lies {inside} bytes inside the large object at {:p}",
+                heap.address(offset),
+                heap.address(page.offset())
+            ));
+        }
+        let inside = inside % span.slot_bytes();
+        fatal(format_args!(
+            "zombie: {:p} is reached by an exact pointer, and lies {inside} bytes inside the object at {:p}",
+            heap.address(offset),
+            heap.address(offset - inside)
+        ))
+    }
+
+    /// An entry for which there is no room is dropped: the rescan finds its object by its mark. It would not find one
+    /// whose mark is not at its start.
+    #[cold]
+    #[inline(never)]
+    fn overflow(&self, entry: Entry) {
+        let (offset, facts) = (entry.offset(), self.classes.get(entry.class()).facts());
+        let starts = if facts.slot_bytes != 0 {
+            starts_small(offset, facts)
+        } else {
+            entry.is_piece() || self.heap.span_of(offset).1.offset() == offset
+        };
+        if !starts {
+            self.zombie(offset);
+        }
+        self.shared.overflowed.store(true, Relaxed);
     }
 
     #[inline(always)]
@@ -267,8 +308,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     #[inline(always)]
     fn push(&mut self, entry: Entry) {
         if self.cursor.is_full() && !self.push_block() {
-            self.shared.overflowed.store(true, Relaxed);
-            return;
+            return self.overflow(entry);
         }
         // SAFETY: the cursor is inside this worker's block.
         unsafe { self.cursor.0.write(entry.0) };
@@ -362,6 +402,28 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         unsafe { self.page_classes.get_unchecked(offset >> PAGE_SHIFT) }.load(Relaxed)
     }
 
+    /// A pointer to an object of this class (+ 1): marked by the first who finds it, who then queues it.
+    #[inline(always)]
+    fn reach(&mut self, offset: usize, encoded_class: u16) {
+        // One comparison for the common sort; which layouts have no pointers is looked up for the others alone.
+        if encoded_class.wrapping_sub(FIRST_SCANNED) < FIRST_OWN - FIRST_SCANNED {
+            if self.mark(offset) {
+                self.push(Entry::new(offset, encoded_class));
+            }
+        } else if encoded_class < FIRST_SCANNED {
+            self.reach_noscan(offset, encoded_class);
+        } else if self.mark(offset) {
+            // SAFETY: the class is that of a page.
+            let info = unsafe { self.class_infos.get_unchecked(usize::from(encoded_class - 1)) };
+            let facts = info.facts();
+            if facts.pointer_free {
+                self.live += facts.slot_bytes as usize;
+            } else {
+                self.push(Entry::new(offset, encoded_class));
+            }
+        }
+    }
+
     /// A pointer to an object without pointers, or to no object: marked and counted, never queued.
     #[inline(always)]
     fn reach_noscan(&mut self, offset: usize, encoded_class: u16) {
@@ -382,10 +444,23 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     }
 }
 
-/// Whether class + 1 is 0 (no span) or a class of pointer-free objects, which come first.
+/// Class + 1 of the first class whose objects are scanned; below are no span (0) and pointer-free objects.
+const FIRST_SCANNED: u16 = SIZE_CLASS_COUNT as u16 + 1;
+/// Class + 1 of the first layout's own class.
+const FIRST_OWN: u16 = FIRST_LAYOUT as u16 + 1;
+
+/// The one slot that is no multiple of a granule, in spans of a page.
+const ODD_SLOT: u32 = CLASS_SIZE[2];
+const _: () = assert!(!(ODD_SLOT as usize).is_multiple_of(GRANULE) && CLASS_PAGES[2] == 1);
+
+/// Whether an object of a small class can start there; of all but one class it is only asked that a granule does.
 #[inline(always)]
-fn is_noscan(encoded_class: u16) -> bool {
-    encoded_class <= SIZE_CLASS_COUNT as u16
+fn starts_small(offset: usize, facts: ClassFacts) -> bool {
+    if facts.slot_bytes == ODD_SLOT {
+        ((offset % PAGE_SIZE) as u32).is_multiple_of(ODD_SLOT)
+    } else {
+        offset.is_multiple_of(GRANULE)
+    }
 }
 
 impl<const PARALLEL: bool> Visitor for Worker<'_, PARALLEL> {
@@ -395,12 +470,7 @@ impl<const PARALLEL: bool> Visitor for Worker<'_, PARALLEL> {
         if offset >= self.len {
             return;
         }
-        let class = self.encoded_class(offset);
-        if is_noscan(class) {
-            self.reach_noscan(offset, class);
-        } else if self.mark(offset) {
-            self.push(Entry::new(offset, class));
-        }
+        self.reach(offset, self.encoded_class(offset));
     }
 
     #[inline(always)]
@@ -413,11 +483,7 @@ impl<const PARALLEL: bool> Visitor for Worker<'_, PARALLEL> {
         if class != 0
             && let Some(found) = self.heap.find_in(offset, SpanClass(class - 1))
         {
-            if is_noscan(class) {
-                self.reach_noscan(found.offset, class);
-            } else if self.mark(found.offset) {
-                self.push(Entry::new(found.offset, class));
-            }
+            self.reach(found.offset, class);
         }
     }
 
