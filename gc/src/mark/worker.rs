@@ -208,15 +208,29 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         if facts.slot_bytes == 0 {
             return self.scan_large(entry);
         }
-        // The sweeper does not see a pointer into an object's first granule: it has the mark of the start.
-        let odd = !entry.offset().is_multiple_of(GRANULE) | (facts.slot_bytes == ODD_SLOT);
-        if odd && !starts_small(entry.offset(), facts) {
-            self.zombie(entry.offset());
+        // One test for nearly all objects: a slot is a multiple of a granule, and so is where it starts.
+        if !(entry.0 as usize | facts.slot_bytes as usize).is_multiple_of(GRANULE) {
+            return self.scan_odd(entry, facts);
         }
+        self.scan_small(entry, facts);
+    }
+
+    #[inline(always)]
+    fn scan_small(&mut self, entry: Entry, facts: ClassFacts) {
         self.live += facts.slot_bytes as usize;
         let (heap, shapes) = (self.heap, self.shapes);
         // SAFETY: the object was found allocated, the world is stopped, and whoever queued it marked it.
-        unsafe { scan_object(heap, shapes, entry.offset(), class, facts, self) };
+        unsafe { scan_object(heap, shapes, entry.offset(), entry.class(), facts, self) };
+    }
+
+    /// Scans an object of [`ODD_SLOT`] bytes, or names a pointer to no object's start. The sweeper would not: a pointer
+    /// into an object's first granule has the mark of the start.
+    #[inline(never)]
+    fn scan_odd(&mut self, entry: Entry, facts: ClassFacts) {
+        if !starts_small(entry.offset(), facts) {
+            self.zombie(entry.offset());
+        }
+        self.scan_small(entry, facts);
     }
 
     /// Scans one piece of a large object; the next one is queued before, so that others can take it.
@@ -405,23 +419,26 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     /// A pointer to an object of this class (+ 1): marked by the first who finds it, who then queues it.
     #[inline(always)]
     fn reach(&mut self, offset: usize, encoded_class: u16) {
-        // One comparison for the common sort; which layouts have no pointers is looked up for the others alone.
-        if encoded_class.wrapping_sub(FIRST_SCANNED) < FIRST_OWN - FIRST_SCANNED {
-            if self.mark(offset) {
-                self.push(Entry::new(offset, encoded_class));
-            }
-        } else if encoded_class < FIRST_SCANNED {
+        if encoded_class < FIRST_SCANNED {
             self.reach_noscan(offset, encoded_class);
         } else if self.mark(offset) {
-            // SAFETY: the class is that of a page.
-            let info = unsafe { self.class_infos.get_unchecked(usize::from(encoded_class - 1)) };
-            let facts = info.facts();
-            if facts.pointer_free {
-                self.live += facts.slot_bytes as usize;
-            } else {
-                self.push(Entry::new(offset, encoded_class));
+            if encoded_class >= FIRST_OWN && self.count_pointer_free(encoded_class) {
+                return;
             }
+            self.push(Entry::new(offset, encoded_class));
         }
+    }
+
+    /// Counts an object of a layout's own class, if the layout has no pointers; else it is to be queued.
+    #[inline(always)]
+    fn count_pointer_free(&mut self, encoded_class: u16) -> bool {
+        // SAFETY: the class is that of a page.
+        let info = unsafe { self.class_infos.get_unchecked(usize::from(encoded_class - 1)) };
+        let facts = info.facts();
+        if facts.pointer_free {
+            self.live += facts.slot_bytes as usize;
+        }
+        facts.pointer_free
     }
 
     /// A pointer to an object without pointers, or to no object: marked and counted, never queued.
