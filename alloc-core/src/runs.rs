@@ -30,7 +30,11 @@ impl SpanHeap {
         let span = self.tables().span(page);
         let bits = self.tables().alloc_words(page, span.pages());
         let slot_bytes = span.slot_bytes();
-        let first = first_free(span, bits, slot_bytes)?;
+        let first = first_free(span, bits, slot_bytes).or_else(|| {
+            // With late reuse the sweep left the index where it was, and the search goes round.
+            self.reuses_late().then(|| span.set_free_index(0))?;
+            first_free(span, bits, slot_bytes)
+        })?;
         let most = most.min((RUN_BYTES / slot_bytes).max(1) as u32);
         let n = free_from(span, bits, slot_bytes, first, most);
         set_bits(bits, slot_bytes, first, n);

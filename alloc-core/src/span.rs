@@ -11,7 +11,8 @@ use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 ///
 /// - `slots * slot_bytes <= pages * PAGE_SIZE`, and for a large object `slots == 1`
 /// - `alloc_count == popcount(alloc bits)`; of a cached span too: a run's bits are set when it is handed out
-/// - every slot below `free_index` is allocated, or was when the index passed it
+/// - every slot below `free_index` is allocated, or was when the index passed it (with late reuse: in an earlier cycle,
+///   perhaps)
 /// - `index_of(offset) == offset / slot_bytes` for every offset inside
 ///
 /// All fields but `sweepgen` and `next` are written only by the span's owner as the table of sweep generations says, or

@@ -36,6 +36,8 @@ pub struct SpanHeap {
     layouts: AtomicU32,
     /// Freed slots are filled with a pattern.
     clobber: bool,
+    /// Freed slots are handed out as late as their span allows, so that a stale pointer shows.
+    late_reuse: bool,
 }
 
 /// An allocated slot, found from an address.
@@ -83,6 +85,7 @@ impl SpanHeap {
             phase: SweepPhase::default(),
             layouts: AtomicU32::new(0),
             clobber,
+            late_reuse: clobber,
         })
     }
 
@@ -127,6 +130,15 @@ impl SpanHeap {
     /// Central lists that can hold spans.
     pub(crate) fn lists(&self) -> u32 {
         FIRST_LAYOUT as u32 + self.layouts.load(Acquire)
+    }
+
+    /// Makes freed slots be handed out as late as their span allows: for debugging.
+    pub fn reuse_late(&mut self) {
+        self.late_reuse = true;
+    }
+
+    pub(crate) fn reuses_late(&self) -> bool {
+        self.late_reuse
     }
 
     pub(crate) fn clobbers(&self) -> bool {

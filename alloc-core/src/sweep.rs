@@ -104,7 +104,9 @@ impl SpanHeap {
                 guard.small_free(class.0 as usize, u64::from(freed));
             }
         }
-        span.set_free_index(0);
+        if !self.reuses_late() {
+            span.set_free_index(0);
+        }
         let has_free = live < span.slots();
         sweeping.done();
         Swept { page, has_free }

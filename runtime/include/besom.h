@@ -141,7 +141,9 @@ typedef struct besom_encoding {
 
 /* A trace function tells the collector about edges by calling besom_trace and besom_trace_range, and does nothing
  * else: it runs while the world is stopped, on a collector's thread, several at a time for different objects.
- * It must not allocate, lock, or call any other function of this header. `data` is besom_options.data for
+ * It must not allocate, lock, or call any other function of this header: one that takes the mutator aborts
+ *   besom: <function>: called by a trace function or a visit, while the world is stopped
+ * `data` is besom_options.data for
  * options.trace and options.roots, and the pointer given to besom_mutator_roots for that one. `object` is
  * the object to trace, or NULL when roots are asked for. A newborn is zeroed: a trace function must take that. */
 typedef void (*besom_trace_fn)(besom_tracer *tracer, void *object, void *data);

@@ -1,7 +1,7 @@
 //! Stops, safepoints, and collections, as mutators take part in them.
 
 use crate::heap::Heap;
-use crate::mutator::{ATTACHED, BLOCKED, Mutator};
+use crate::mutator::{ATTACHED, BLOCKED, COLLECTING, Mutator};
 use crate::scheduler::Seat;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
@@ -16,11 +16,15 @@ struct HeapWorld<'h> {
 impl World for HeapWorld<'_> {
     fn stop(&self) -> Stopped<'_> {
         self.heap.scheduler.stop(self.heap, self.seat);
+        // SAFETY: the entry is the calling thread's.
+        unsafe { Mutator::set_state(self.heap.mutator(self.seat), COLLECTING) };
         // SAFETY: the scheduler has parked every mutator, and keeps the others from starting.
         unsafe { Stopped::new() }
     }
 
     fn resume(&self, _: Stopped<'_>) {
+        // SAFETY: as in `stop`.
+        unsafe { Mutator::set_state(self.heap.mutator(self.seat), ATTACHED) };
         self.heap.scheduler.resume(self.heap, self.seat);
     }
 
@@ -36,7 +40,7 @@ impl World for HeapWorld<'_> {
         for m in heap.mutators() {
             // SAFETY: the world is stopped: an attached thread is parked or blocked, and captured its registers.
             unsafe {
-                if matches!(Mutator::state(m), ATTACHED | BLOCKED) {
+                if matches!(Mutator::state(m), ATTACHED | BLOCKED | COLLECTING) {
                     bytes += (*m).visit_roots(visitor);
                 }
             }

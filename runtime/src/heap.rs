@@ -18,6 +18,7 @@ use besom_alloc_core::units::Bytes;
 use besom_gc::{Collector, Config};
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
+use std::alloc::Layout;
 use std::marker::PhantomPinned;
 use std::pin::Pin;
 
@@ -64,7 +65,10 @@ impl Heap {
     pub fn new(options: &Options) -> Result<Pin<Box<Heap>>> {
         options.check()?;
         let wanted = Bytes(options.heap_limit.saturating_mul(RESERVE_OVER_LIMIT).min(DEFAULT_RESERVE.0));
-        let spans = SpanHeap::new(wanted, Bytes(options.heap_limit), options.clobber_free != 0)?;
+        let mut spans = SpanHeap::new(wanted, Bytes(options.heap_limit), options.clobber_free != 0)?;
+        if options.collect_every != 0 {
+            spans.reuse_late();
+        }
         spans.pages().set_soft_limit(Bytes(options.memory_limit));
         let reserve = spans.pages().reserved().bytes();
         let workers = match options.mark_workers {
@@ -83,7 +87,7 @@ impl Heap {
             verify_heap: options.verify & 2 != 0,
             gc_trace: options.gc_trace != 0,
         };
-        Ok(Box::pin(Heap {
+        let heap = Heap {
             options: *options,
             spans,
             collector: Collector::new(config, reserve)?,
@@ -98,7 +102,17 @@ impl Heap {
             ps: ZeroedTable::new(MUTATORS_MOST)?,
             ps_used: AtomicU32::new(0),
             _stays: PhantomPinned,
-        }))
+        };
+        let layout = Layout::new::<Heap>();
+        // SAFETY: the layout is not empty; memory of the global allocator is what a box is made of, written just here.
+        unsafe {
+            let at = std::alloc::alloc(layout).cast::<Heap>();
+            if at.is_null() {
+                return Err(Error::NoMemory);
+            }
+            at.write(heap);
+            Ok(Pin::new_unchecked(Box::from_raw(at)))
+        }
     }
 
     /// Whether stores are checked, and so take the slow path.

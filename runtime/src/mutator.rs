@@ -47,6 +47,9 @@ pub(crate) struct NativeStack {
 pub const ATTACHED: u32 = 0x0a77_ac4d;
 /// Between block and unblock.
 pub const BLOCKED: u32 = 0x0b10_c4ed;
+/// Collecting, or walking the heap, with the world stopped or about to be: the VM's functions are called, and must not
+/// call back.
+pub const COLLECTING: u32 = 0x0c01_1ec7;
 
 /// A mutator; `besom_mutator` in C. Lies in an array of the heap's, so that its memory outlives the thread.
 ///
@@ -213,6 +216,12 @@ impl Mutator {
                     current_tid()
                 ));
             }
+        }
+        // SAFETY: as above.
+        if unsafe { Self::state(m) } == COLLECTING {
+            fatal(format_args!(
+                "{function}: called by a trace function or a visit, while the world is stopped"
+            ));
         }
         fatal(format_args!("{function}: mutator is blocked, between besom_block and besom_unblock"))
     }

@@ -29,19 +29,9 @@ struct System;
 // SAFETY: memory comes from `mmap`, or from the reserve, which is handed out once and never taken back.
 unsafe impl Allocator for System {
     fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
-        // SAFETY: an anonymous private mapping at an address of the system's choice.
-        let at = unsafe {
-            libc::mmap(
-                null_mut(),
-                size,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if at != libc::MAP_FAILED {
-            (at.cast(), size, 0)
+        let at = map(size);
+        if !at.is_null() {
+            (at, size, 0)
         } else if size <= RESERVE && !RESERVE_TAKEN.swap(true, AcqRel) {
             (RESERVED.0.get().cast(), RESERVE, 1)
         } else {
@@ -78,6 +68,30 @@ unsafe impl Allocator for System {
     }
 }
 
+/// A mapping of that size, zeroed; null when the system refuses.
+fn map(size: usize) -> *mut u8 {
+    // SAFETY: an anonymous private mapping at an address of the system's choice.
+    let at = unsafe {
+        libc::mmap(
+            null_mut(),
+            size,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if at == libc::MAP_FAILED { null_mut() } else { at.cast() }
+}
+
+/// From here on a request has a mapping of its own, which goes back to the system when it is freed: a heap's struct
+/// is such. Higher: memory of freed heaps stays. Lower: more system calls.
+const LARGE: usize = 8 << 10;
+
+fn is_large(layout: Layout) -> bool {
+    layout.size() >= LARGE && layout.align() <= 4096
+}
+
 struct Memory {
     busy: AtomicBool,
     heap: UnsafeCell<Dlmalloc<System>>,
@@ -101,21 +115,44 @@ impl Memory {
 // SAFETY: dlmalloc keeps the contract; the lock makes it usable from every thread.
 unsafe impl GlobalAlloc for Memory {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_large(layout) {
+            return map(layout.size());
+        }
         // SAFETY: the caller's promise.
         self.with(|heap| unsafe { heap.malloc(layout.size(), layout.align()) })
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if is_large(layout) {
+            return map(layout.size());
+        }
         // SAFETY: the caller's promise.
         self.with(|heap| unsafe { heap.calloc(layout.size(), layout.align()) })
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        if is_large(layout) {
+            System.free(at, layout.size());
+            return;
+        }
         // SAFETY: the caller's promise.
         self.with(|heap| unsafe { heap.free(at, layout.size(), layout.align()) });
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise: the new size is valid with the alignment.
+        let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        if is_large(layout) || is_large(new) {
+            // SAFETY: the caller's promise; both blocks hold the bytes that are copied.
+            unsafe {
+                let to = self.alloc(new);
+                if !to.is_null() {
+                    to.copy_from_nonoverlapping(at, layout.size().min(size));
+                    self.dealloc(at, layout);
+                }
+                return to;
+            }
+        }
         // SAFETY: the caller's promise.
         self.with(|heap| unsafe { heap.realloc(at, layout.size(), layout.align(), size) })
     }
