@@ -55,9 +55,14 @@ $(OUT)/libbesom.a: $(RUST_SOURCES)
 	rm -f $(OUT)/besom.o $(OUT)/rust.a $(OUT)/names
 
 scheme: $(OUT)/bin/scheme
-$(OUT)/bin/scheme: $(wildcard $(SCHEME)/*.c $(SCHEME)/*.h) $(OUT)/libbesom.a $(OUT)/include/besom.h
+# The part of the interpreter that is in Scheme, as a C string.
+$(OUT)/prelude.inc: $(SCHEME)/prelude.scm
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 $(CFLAGS) $(WARNINGS) -I$(OUT)/include $(wildcard $(SCHEME)/*.c) $(OUT)/libbesom.a $(LIBS) -o $@
+	sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/' $< > $@
+
+$(OUT)/bin/scheme: $(wildcard $(SCHEME)/*.c $(SCHEME)/*.h) $(OUT)/prelude.inc $(OUT)/libbesom.a $(OUT)/include/besom.h
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 $(CFLAGS) $(WARNINGS) -I$(OUT) -I$(OUT)/include $(wildcard $(SCHEME)/*.c) $(OUT)/libbesom.a $(LIBS) -o $@
 
 install: lib
 	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/cmake/Besom

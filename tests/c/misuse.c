@@ -90,6 +90,28 @@ static void blocked_handle_new(void) { besom_block(m), (void)besom_handle_new(m,
 static void blocked_handle_get(void) { besom_block(m), (void)besom_handle_get(m, handle); }
 static int never(void *o, size_t b, besom_kind k, void *d) { return (void)o, (void)b, (void)k, (void)d, 0; }
 static void blocked_walk(void) { besom_block(m), (void)besom_walk(m, never, NULL); }
+static void trace_and_allocate(besom_tracer *tracer, void *o, void *data)
+{
+    (void)tracer, (void)o, (void)data;
+    (void)besom_alloc(m, 100000, BESOM_NOSCAN);
+}
+static void callback_alloc_in_roots(void)
+{
+    (void)besom_mutator_roots(m, trace_and_allocate, NULL);
+    (void)besom_collect(m);
+}
+static int visit_and_collect(void *o, size_t bytes, besom_kind kind, void *data)
+{
+    (void)o, (void)bytes, (void)kind, (void)data;
+    return (int)besom_collect(m);
+}
+static void callback_collect_in_visit(void) { (void)besom_walk(m, visit_and_collect, NULL); }
+static int visit_and_handle(void *o, size_t bytes, besom_kind kind, void *data)
+{
+    (void)bytes, (void)kind, (void)data;
+    return besom_handle_new(m, o) == NULL;
+}
+static void callback_handle_in_visit(void) { (void)besom_walk(m, visit_and_handle, NULL); }
 static void block_twice(void) { besom_block(m), besom_block(m); }
 static void unblock_first(void) { besom_unblock(m); }
 static void unblock_twice(void) { besom_block(m), besom_unblock(m), besom_unblock(m); }
@@ -156,6 +178,7 @@ static void write_other_heaps(void)
 #define FOREIGN(fn)                                                                                                    \
     "^besom: " fn ": called on another thread than the mutator's, attached on thread [1-9][0-9]*, called on [1-9][0-9]*$"
 #define DETACHED(fn) "^besom: " fn ": mutator is detached$"
+#define CALLBACK(fn) "^besom: " fn ": called by a trace function or a visit, while the world is stopped$"
 #define FREED(fn) "^besom: " fn ": handle 0x[0-9a-f]+ is freed already$"
 #define NO_HANDLE(fn) "^besom: " fn ": handle 0x[0-9a-f]+ is no handle of this heap$"
 #define NO_OBJECT(fn) "^besom: " fn ": 0x[0-9a-f]+ is no object of this heap$"
@@ -202,6 +225,9 @@ static const struct { const char *name; void (*run)(void); int verify; const cha
     CASE(detached_block, DETACHED("besom_block")),
     CASE(detached_unblock, DETACHED("besom_unblock")),
     CASE(detached_handle_new, DETACHED("besom_handle_new")),
+    CASE(callback_alloc_in_roots, CALLBACK("besom_alloc")),
+    CASE(callback_collect_in_visit, CALLBACK("besom_collect")),
+    CASE(callback_handle_in_visit, CALLBACK("besom_handle_new")),
     CASE(handle_get_freed, FREED("besom_handle_get")),
     CASE(handle_set_freed, FREED("besom_handle_set")),
     CASE(handle_free_freed, FREED("besom_handle_free")),

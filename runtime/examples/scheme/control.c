@@ -45,7 +45,7 @@ CONTROL(call_cc, "call-with-current-continuation", 1, 1) {
     size_t words = (size_t)(argv - 3 - (v->stack + REGISTERS));
     struct continuation *k = alloc(v, sizeof *k + words * sizeof(Value), BESOM_VALUES);
     k->header = HEADER(T_CONTINUATION, words);
-    memcpy(k->dynamic, v->stack, sizeof k->dynamic); /* handlers, winders, parameters */
+    memcpy(k->dynamic, v->stack, sizeof k->dynamic); /* handlers, winders, parameters, and whose stack it is */
     k->fp = argv[-3], k->ip = argv[-2];
     memcpy(k->stack, v->stack + REGISTERS, words * sizeof(Value));
     argv[0] = TAGGED(k, TAG_PROC);

@@ -10,8 +10,11 @@ bool eqv(Value a, Value b) {
 enum { EQUAL_DEPTH = 20000 };
 static bool equal_at(vm *v, Value a, Value b, int depth) {
     if (depth > EQUAL_DEPTH) fail(v, "equal?", "data nested too deeply", 0);
-    for (; !eqv(a, b); a = CDR(a), b = CDR(b)) {
+    Value seen_a = 0, seen_b = 0;
+    for (uint64_t n = 1; !eqv(a, b); n++, a = CDR(a), b = CDR(b)) {
         if (IS_PAIR(a) && IS_PAIR(b)) {
+            if (a == seen_a && b == seen_b) return true; /* around both circles without a difference */
+            if ((n & (n - 1)) == 0) seen_a = a, seen_b = b;
             if (!equal_at(v, CAR(a), CAR(b), depth + 1)) return false;
             continue;
         }

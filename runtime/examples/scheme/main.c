@@ -6,6 +6,11 @@
 /* Bytes of value stack of the main thread, reserved and committed as touched: some millions of frames. */
 #define MAIN_STACK ((size_t)256 << 20)
 
+/* What is easier in Scheme, as a C string that the build makes of prelude.scm. */
+static const char prelude[] =
+#include "prelude.inc"
+    ;
+
 char **scheme_arguments;
 static bool print_stats;
 

@@ -134,11 +134,11 @@ static Value port_arg(vm *v, int argc, Value *argv, int index, bool input) {
 Value port_out(vm *v, int argc, Value *argv, int index) { return port_arg(v, argc, argv, index, false); }
 static Value port_in(vm *v, int argc, Value *argv, int index) { return port_arg(v, argc, argv, index, true); }
 
-static Value print_locked(vm *v, int argc, Value *argv, bool write) {
-    Value p = port_out(v, argc, argv, 1);
+static Value print_locked(vm *v, int argc, Value *argv, int mode) {
+    Value p = port_out(v, argc, argv, 1), labels = hold(v, print_labels(v, argv[0], mode));
     bool file = PORT(p)->fd >= 0; /* such a port allocates nothing, so no error can leave the lock behind */
     if (file) lock(v, &output_lock);
-    print(v, p, argv[0], write);
+    print_labelled(v, p, argv[0], mode, labels);
     if (file) pthread_mutex_unlock(&output_lock);
     return UNSPECIFIED;
 }
@@ -148,9 +148,10 @@ static void put_locked(vm *v, Value port, const char *s, size_t n) {
     port_put(v, port, s, n);
     if (file) pthread_mutex_unlock(&output_lock);
 }
-BUILTIN(display, "display", 1, 2) { return print_locked(v, argc, argv, false); }
-BUILTIN(write, "write", 1, 2) { return print_locked(v, argc, argv, true); }
-ALSO(write, 1, "write-shared", 1, 2) ALSO(write, 2, "write-simple", 1, 2)
+BUILTIN(display, "display", 1, 2) { return print_locked(v, argc, argv, DISPLAY); }
+BUILTIN(write, "write", 1, 2) { return print_locked(v, argc, argv, WRITE); }
+ALSO(write, 1, "write-simple", 1, 2)
+BUILTIN(write_shared, "write-shared", 1, 2) { return print_locked(v, argc, argv, WRITE_SHARED); }
 BUILTIN(newline, "newline", 0, 1) { return put_locked(v, port_out(v, argc, argv, 0), "\n", 1), UNSPECIFIED; }
 BUILTIN(write_char, "write-char", 1, 2) {
     char text[4];
@@ -162,7 +163,7 @@ BUILTIN(write_string, "write-string", 1, 4) {
     int64_t start, end;
     range_args(v, "write-string", argc, argv, 2, LENGTH(argv[0]), &start, &end);
     Value p = port_out(v, argc, argv, 1);
-    if (start == 0 && end == LENGTH(argv[0])) return print_locked(v, argc, argv, false);
+    if (start == 0 && end == LENGTH(argv[0])) return print_locked(v, argc, argv, DISPLAY);
     for (char text[4]; start < end; start++) put_locked(v, p, text, utf8_put(STRING(argv[0])->ch[start], text));
     return UNSPECIFIED;
 }
@@ -246,7 +247,7 @@ ALSO(close, 4, "close-input-port", 1, 1) ALSO(close, 5, "close-output-port", 1, 
 BUILTIN(open_in_string, "open-input-string", 1, 1) {
     if (!IS(argv[0], T_STRING)) fail_type(v, "open-input-string", "a string", argv[0]);
     Value bytes = hold(v, port_string_out(v));
-    print(v, bytes, argv[0], false);
+    print(v, bytes, argv[0], DISPLAY);
     PORT(bytes)->end = PORT(bytes)->at, PORT(bytes)->at = 0, PORT(bytes)->input = true;
     return bytes;
 }

@@ -113,7 +113,7 @@ struct table { /* layout: buckets */
     size_t count;
     int kind;
 };
-struct continuation { uint64_t header; Value dynamic[3]; Value fp, ip; Value stack[]; };
+struct continuation { uint64_t header; Value dynamic[4]; Value fp, ip; Value stack[]; };
 struct alias { uint64_t header; Value name; void *scope; };               /* a symbol renamed by a macro */
 struct macro { uint64_t header; Value rules, literals, ellipsis; void *scope; };
 
@@ -135,7 +135,8 @@ enum { CONDITION_KIND, CONDITION_MESSAGE, CONDITION_IRRITANTS, CONDITION_WHERE, 
 enum { THREAD_THUNK, THREAD_STATE, THREAD_RESULT, THREAD_NAME, THREAD_PARAMS, THREAD_FIELDS };
 
 /* ---- one per thread ---- */
-enum { REG_HANDLERS, REG_WINDERS, REG_PARAMS, REG_THREAD, REG_LAST, REGISTERS }; /* at the bottom of the stack, so they are roots */
+/* at the bottom of the stack, so they are roots; a continuation saves those before REG_LAST */
+enum { REG_HANDLERS, REG_WINDERS, REG_PARAMS, REG_THREAD, REG_LAST, REGISTERS };
 struct vm {
     besom_mutator *m;
     Value *sp; /* the collector scans [stack, sp) */
@@ -220,7 +221,6 @@ void define_builtins(vm *);
 #define CONTROL(id, name, min, max) DEFINE_(id, name, min, max, 1)
 #define ALSO(id, n, name, min, max) REGISTER_(id, n, name, min, max, 0) /* another name of the same procedure */
 void boot_ports(vm *), boot_tables(void), boot_threads(vm *), boot_syntax(vm *), boot_primitives(vm *), boot_compiler(void);
-extern const char prelude[];
 
 /* ---- errors ---- */
 _Noreturn void throw_value(vm *, Value);
@@ -253,7 +253,10 @@ Value read_datum(vm *, Value port);
 int position_of(vm *, Value pair, const char **file); /* line, 0 if unknown */
 void position_set(vm *, Value pair, int line, const char *file);
 void positions_free(vm *);
-void print(vm *, Value port, Value, bool write);
+enum { DISPLAY, WRITE, WRITE_SHARED };
+void print(vm *, Value port, Value, int mode);
+void print_labelled(vm *, Value port, Value, int mode, Value labels); /* allocates nothing if the port does not */
+Value print_labels(vm *, Value, int mode); /* which objects get datum labels; #f: none */
 Value port_out(vm *, int argc, Value *argv, int index); /* argument or current-output-port */
 void port_put(vm *, Value port, const char *, size_t);
 void port_flush(vm *, Value port);

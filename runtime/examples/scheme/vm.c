@@ -248,6 +248,7 @@ void vm_loop(vm *v) {
             struct continuation *k = CONTINUATION(proc);
             size_t words = (size_t)LENGTH(proc);
             SAVE();
+            if (unlikely(k->dynamic[REG_THREAD] != v->stack[REG_THREAD])) fail(v, NULL, "the continuation is another thread's:", 1, proc);
             acc = sp[-1];
             if (unlikely(n != 1)) {
                 acc = make_object(v, T_VALUES, n, FALSE);
