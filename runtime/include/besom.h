@@ -238,6 +238,7 @@ besom_status besom_heap_free(besom_heap *heap);
  * (a read, a lock, a join, a sleep) a mutator is *blocked*: its P is free for others and no collection waits
  * for it. Between besom_block and besom_unblock the thread must touch no object.
  *
+ * Pointers to a heap, a mutator or a place for a result must not be NULL, unless a function says what it does then.
  * Every function that takes a mutator, where it is not inline, aborts when called wrongly:
  *   besom: <function>: called on another thread than the mutator's, attached on thread <id>, called on <id>
  *   besom: <function>: mutator is blocked, between besom_block and besom_unblock
