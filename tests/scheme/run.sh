@@ -34,5 +34,10 @@ for directory in "$here" "$here/../../runtime/examples/scheme/programs"; do
         fi
     done
 done
+if "$here/status.sh" "$scheme"; then
+    passed=$((passed + 1))
+else
+    failed=$((failed + 1))
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

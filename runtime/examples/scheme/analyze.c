@@ -7,7 +7,7 @@ enum { MAX_NESTING = 3000 };
 
 static const char *const special_names[SPECIALS] = {
     "quote", "if", "define", "set!", "lambda", "begin", "let", "letrec", "and", "or", "quasiquote", "define-syntax", "let-syntax",
-    "define-record-type",
+    "syntax-error", "define-record-type", "include", "include-ci",
 };
 
 void boot_syntax(vm *v) {
@@ -232,6 +232,43 @@ static Value define_value(vm *v, Value form, Value *name) { /* (define (f . args
     return hold(v, cons(v, make_alias(v, symbol(v, "lambda"), NULL), signature));
 }
 
+static struct scope *syntax_scope(vm *v, Value form, struct scope *scope) { /* of a let-syntax */
+    scope = scope_new(v, scope);
+    need(v, list_length(form) >= 3 && list_length(CADR(form)) >= 0, form);
+    for (Value b = CADR(form); b != NIL; b = CDR(b)) {
+        need(v, list_length(CAR(b)) == 2, form);
+        bind_macro(v, scope, CAR(CAR(b)), make_macro(v, CADR(CAR(b)), scope));
+    }
+    return scope;
+}
+
+/* Definitions in a let-syntax belong to the body around it: (let-syntax b (define x e)) is (define x (let-syntax b e)), and
+ * (let-syntax b f g) is (begin (let-syntax b f) (let-syntax b g)). The form one such step on, or 0: a plain expression. */
+static Value splice_syntax(vm *v, Value form, struct scope *outer) {
+    struct scope *scope = syntax_scope(v, form, outer);
+    Value head = CAR(form), bindings = CADR(form), body = CDDR(form), f = CAR(body), name;
+    while (CDR(body) == NIL) {
+        Value s = IS_PAIR(f) ? syntactic(CAR(f), scope) : 0, step = 0;
+        if (s == SPECIAL(S_BEGIN)) body = CDR(f);
+        else if (s == SPECIAL(S_DEFINE)) {
+            Value value = define_value(v, f, &name);
+            return build(v, "define", 2, name, build(v, NULL, 3, head, bindings, value));
+        } else if (s == SPECIAL(S_DEFINE_SYNTAX)) return f;
+        else if (s == SPECIAL(S_LET_SYNTAX)) step = splice_syntax(v, f, scope);
+        else if (s && !IS_SPECIAL(s)) step = expand_macro(v, s, f, scope);
+        else if (s >= SPECIAL(S_DEFINE_RECORD)) step = expand_derived(v, (int)(s >> 8), f);
+        if (s == SPECIAL(S_BEGIN)) break;
+        if (step == 0) return 0;
+        body = hold(v, cons(v, f = hold(v, step), NIL));
+    }
+    Value out = build(v, "begin", 0), last = out;
+    for (; IS_PAIR(body); body = CDR(body)) {
+        Value p = hold(v, cons(v, build(v, NULL, 3, head, bindings, CAR(body)), NIL));
+        store(v, last, &CDR(last), p), last = p;
+    }
+    return out;
+}
+
 /* Macros at the heads of all forms are expanded first, for any may turn out to be a definition. */
 struct node *analyze_body(vm *v, Value forms, struct scope *scope) {
     struct item *items = NULL, **end = &items, **expressions = &items; /* *expressions: those behind the last definition */
@@ -242,8 +279,8 @@ struct node *analyze_body(vm *v, Value forms, struct scope *scope) {
         Value form = CAR(rest), s, name;
         note_line(v, form);
         s = IS_PAIR(form) ? syntactic(CAR(form), scope) : 0;
-        if ((s && !IS_SPECIAL(s)) || s == SPECIAL(S_DEFINE_RECORD)) {
-            form = IS_SPECIAL(s) ? expand_record(v, form) : expand_macro(v, s, form, scope);
+        if (s && (!IS_SPECIAL(s) || s >= SPECIAL(S_DEFINE_RECORD))) {
+            form = IS_SPECIAL(s) ? expand_derived(v, (int)(s >> 8), form) : expand_macro(v, s, form, scope);
             position_set(v, form, v->compiler->line, v->compiler->file);
             rest = hold(v, cons(v, form, CDR(rest)));
             continue;
@@ -253,6 +290,11 @@ struct node *analyze_body(vm *v, Value forms, struct scope *scope) {
             Value all = hold(v, list_to_vector(v, CDR(form)));
             for (int64_t i = LENGTH(all); i-- > 0;) rest = hold(v, cons(v, FIELD(all, i), rest));
             if (LENGTH(all) > 0 || rest != NIL || items) continue;
+        }
+        Value spliced = s == SPECIAL(S_LET_SYNTAX) ? splice_syntax(v, form, scope) : 0;
+        if (spliced) {
+            rest = hold(v, cons(v, spliced, rest));
+            continue;
         }
         if (s == SPECIAL(S_DEFINE_SYNTAX)) {
             need(v, list_length(form) == 3, form);
@@ -346,15 +388,14 @@ static struct node *special(vm *v, int which, Value form, struct scope *scope) {
         store(v, s, &SYMBOL(s)->value, macro);
         return constant(v, UNSPECIFIED);
     }
-    case S_LET_SYNTAX:
-        need(v, n >= 3, form);
-        scope = scope_new(v, scope);
-        for (Value b = CADR(form); IS_PAIR(b); b = CDR(b)) {
-            need(v, list_length(CAR(b)) == 2, form);
-            bind_macro(v, scope, CAR(CAR(b)), make_macro(v, CADR(CAR(b)), scope));
-        }
-        return analyze_body(v, CDDR(form), scope);
-    default: return analyze(v, expand_record(v, form), scope);
+    case S_LET_SYNTAX: {
+        Value spliced = scope ? 0 : splice_syntax(v, form, NULL);
+        return spliced ? analyze(v, spliced, scope) : analyze_body(v, CDDR(form), syntax_scope(v, form, scope));
+    }
+    case S_SYNTAX_ERROR:
+        need(v, n >= 2 && IS(CADR(form), T_STRING), form);
+        throw_value(v, condition_new(v, hold(v, symbol(v, "syntax")), CADR(form), hold(v, strip_syntax(v, CDDR(form)))));
+    default: return analyze(v, expand_derived(v, which, form), scope);
     }
 }
 

@@ -96,10 +96,8 @@ static Value condition_field(vm *v, Value c, int field, Value otherwise) {
 BUILTIN(message, "error-object-message", 1, 1) { return condition_field(v, argv[0], CONDITION_MESSAGE, 0); }
 BUILTIN(irritants, "error-object-irritants", 1, 1) { return condition_field(v, argv[0], CONDITION_IRRITANTS, 0); }
 BUILTIN(where, "error-object-location", 1, 1) { return condition_field(v, argv[0], CONDITION_WHERE, 0); }
-static Value is_kind(vm *v, Value c, const char *kind) { return BOOL(condition_field(v, c, CONDITION_KIND, FALSE) == symbol(v, kind)); }
-BUILTIN(is_file_error, "file-error?", 1, 1) { return is_kind(v, argv[0], "file"); }
-BUILTIN(is_read_error, "read-error?", 1, 1) { return is_kind(v, argv[0], "read"); }
-BUILTIN(is_memory_error, "out-of-memory-error?", 1, 1) { return is_kind(v, argv[0], "memory"); }
+BUILTIN(kind, "%condition-kind", 1, 1) { return condition_field(v, argv[0], CONDITION_KIND, 0); }
+BUILTIN(make_condition, "%make-condition", 3, 3) { return condition_new(v, argv[0], argv[1], argv[2]); }
 BUILTIN(uncaught, "%uncaught", 1, 1) { /* to the toplevel, with the place if the object does not know its own */
     Value x = argv[0];
     if (!IS(x, T_CONDITION) && v->is_main) { /* a thread's goes to its join */
@@ -170,6 +168,19 @@ BUILTIN(getenv, "get-environment-variable", 1, 1) {
     char *name = string_to_c(v, argv[0]), *value = getenv(name);
     free(name);
     return value ? string_from_c(v, value) : FALSE;
+}
+BUILTIN(environment_variables, "get-environment-variables", 0, 0) {
+    Value *base = v->sp;
+    hold(v, NIL);
+    extern char **environ;
+    for (char **e = environ; *e; e++) {
+        char *equals = strchr(*e, '=');
+        if (!equals) continue;
+        Value name = hold(v, string_from(v, *e, (size_t)(equals - *e))), value = hold(v, string_from_c(v, equals + 1));
+        *base = cons(v, cons(v, name, value), *base);
+        v->sp = base + 1;
+    }
+    return *base;
 }
 BUILTIN(command_line, "command-line", 0, 0) {
     extern char **scheme_arguments;

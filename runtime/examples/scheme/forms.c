@@ -17,7 +17,7 @@ Value build(vm *v, const char *first, int n, ...) {
 static Value quoted(vm *v, Value x) { return build(v, "quote", 1, x); }
 
 /* (define-record-type name (make field ...) pred (field get [set]) ...) */
-Value expand_record(vm *v, Value form) {
+static Value expand_record(vm *v, Value form) {
     int64_t n = list_length(form);
     if (n < 4) syntax_error(v, "bad syntax", form);
     Value name = CADR(form), make = CAR(CDDR(form)), pred = CADR(CDDR(form)), specs = CDDR(CDDR(form)), fields = NIL, out;
@@ -55,6 +55,33 @@ Value expand_record(vm *v, Value form) {
         if (CDDR(s) != NIL) EMIT(build(v, "define", 2, CAR(CDDR(s)), build(v, "%record-setter", 2, name, FIX(i + 1))));
     }
     return out;
+}
+
+/* (include file ...): a name is relative to the file that the form is in. */
+static Value expand_include(vm *v, Value form, bool fold) {
+    Value out = hold(v, cons(v, make_alias(v, symbol(v, "begin"), NULL), NIL)), last = out;
+    const char *slash = strrchr(v->compiler->file, '/');
+    for (Value names = CDR(form); IS_PAIR(names); names = CDR(names)) {
+        Value name = CAR(names);
+        if (!IS(name, T_STRING)) syntax_error(v, "expected a file name", name);
+        if (slash && !(LENGTH(name) > 0 && STRING(name)->ch[0] == '/')) {
+            Value directory = hold(v, string_from(v, v->compiler->file, (size_t)(slash + 1 - v->compiler->file)));
+            int64_t n = LENGTH(directory), more = LENGTH(name);
+            Value whole = hold(v, make_string(v, n + more, 0));
+            memcpy(STRING(whole)->ch, STRING(directory)->ch, (size_t)n * 4);
+            memcpy(STRING(whole)->ch + n, STRING(name)->ch, (size_t)more * 4);
+            name = whole;
+        }
+        Value port = hold(v, port_file_in(v, name)), x;
+        PORT(port)->fold = fold;
+        while ((x = read_datum(v, port)) != EOF_OBJECT) EMIT(hold(v, x));
+        port_close(v, port);
+    }
+    return out;
+}
+
+Value expand_derived(vm *v, int special, Value form) {
+    return special == S_DEFINE_RECORD ? expand_record(v, form) : expand_include(v, form, special == S_INCLUDE_CI);
 }
 
 static bool has_unquote(vm *v, Value x, struct scope *scope) {

@@ -1,5 +1,6 @@
 /* The command: options, start, files, the toplevel, the end. */
 #include "scheme.h"
+#include <errno.h>
 #include <locale.h>
 #include <unistd.h>
 
@@ -27,7 +28,12 @@ static void stats(void) {
 }
 
 _Noreturn void scheme_exit(vm *v, int status) {
+    extern int output_error;
     ports_flush_all(v);
+    if (output_error) {
+        fprintf(stderr, "scheme: cannot write: %s\n", strerror(output_error));
+        if (status == 0) status = 74;
+    }
     if (print_stats) stats();
     exit(status); /* other threads may be attached, so the heap ends with the process */
 }
@@ -92,9 +98,10 @@ static void boot(vm *v) {
 
 static size_t size_of(const char *text) {
     char *end;
+    errno = 0;
     unsigned long long n = strtoull(text, &end, 10);
     int shift = *end == 'k' || *end == 'K' ? 10 : *end == 'm' || *end == 'M' ? 20 : *end == 'g' || *end == 'G' ? 30 : 0;
-    if (end == text || end[shift != 0] != 0 || *text == '-' || n > SIZE_MAX >> shift) {
+    if (end == text || end[shift != 0] != 0 || *text == '-' || errno != 0 || n > SIZE_MAX >> shift) {
         fprintf(stderr, "scheme: --heap-limit: expected a size like 64m, not '%s'\n", text);
         exit(64);
     }

@@ -8,6 +8,7 @@
 /* Bytes per file buffer: fewer means more system calls, more means memory for each open port and C stack. */
 enum { PORT_BUFFER = 8192 };
 static besom_layout port_layout;
+int output_error; /* the errno of a write that failed */
 static pthread_mutex_t output_lock = PTHREAD_MUTEX_INITIALIZER; /* one display at a time, for all file ports */
 
 static Value port_new(vm *v, int fd, bool input, bool binary, const char *name, Value buffer) {
@@ -37,8 +38,13 @@ static bool fill(vm *v, Value port) { /* keeps the unread bytes; false at the en
     besom_block(v->m);
     ssize_t n;
     do n = read(fd, bytes, want); while (n < 0 && errno == EINTR);
+    int error = errno;
     besom_unblock(v->m);
-    if (n <= 0) return false;
+    if (n < 0) {
+        Value name = hold(v, string_from_c(v, p->name));
+        fail_kind(v, "file", strerror(error), list_from(v, 1, &name, NIL));
+    }
+    if (n == 0) return false;
     memcpy(p->buffer->at + left, bytes, (size_t)n);
     p->end = left + (size_t)n;
     return true;
@@ -78,7 +84,10 @@ void port_flush(vm *v, Value port) {
     besom_block(v->m);
     while (done < n) {
         ssize_t w = write(fd, bytes + done, n - done);
-        if (w < 0 && errno != EINTR) break; /* nobody reads: there is nowhere to say so */
+        if (w < 0 && errno != EINTR) { /* said at the exit: here the caller may hold a lock */
+            output_error = errno;
+            break;
+        }
         if (w > 0) done += (size_t)w;
     }
     besom_unblock(v->m);
@@ -230,18 +239,21 @@ static Value open_file(vm *v, const char *who, Value name, int flags, bool binar
     }
     return port_new(v, fd, flags == O_RDONLY, binary, path, NIL); /* code compiled from it names the path for ever: it is not freed */
 }
+Value port_file_in(vm *v, Value name) { return open_file(v, "include", name, O_RDONLY, false); }
 #define OPEN(name, text, flags, binary) BUILTIN(name, text, 1, 1) { return open_file(v, text, argv[0], flags, binary); }
 OPEN(open_in, "open-input-file", O_RDONLY, false)
 OPEN(open_out, "open-output-file", O_WRONLY | O_CREAT | O_TRUNC, false)
 OPEN(open_binary_in, "open-binary-input-file", O_RDONLY, true)
 OPEN(open_binary_out, "open-binary-output-file", O_WRONLY | O_CREAT | O_TRUNC, true)
-BUILTIN(close, "close-port", 1, 1) {
-    if (!IS(argv[0], T_PORT)) fail_type(v, "close-port", "a port", argv[0]);
-    struct port *p = PORT(argv[0]);
-    if (!p->input && !p->closed) port_flush(v, argv[0]);
+void port_close(vm *v, Value port) {
+    struct port *p = PORT(port);
+    if (!p->input && !p->closed) port_flush(v, port);
     if (p->fd > 2 && !p->closed) close(p->fd);
     p->closed = true;
-    return UNSPECIFIED;
+}
+BUILTIN(close, "close-port", 1, 1) {
+    if (!IS(argv[0], T_PORT)) fail_type(v, "close-port", "a port", argv[0]);
+    return port_close(v, argv[0]), UNSPECIFIED;
 }
 ALSO(close, 4, "close-input-port", 1, 1) ALSO(close, 5, "close-output-port", 1, 1)
 BUILTIN(open_in_string, "open-input-string", 1, 1) {

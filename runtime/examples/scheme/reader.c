@@ -1,6 +1,7 @@
 /* The reader. It remembers the file and line of every pair of the last datum, beside the heap: objects do not move. */
 #include "scheme.h"
 #include <ctype.h>
+#include <wctype.h>
 
 struct position { Value pair; int line; const char *file; };
 struct positions { struct position *slots; size_t room, count; }; /* open addressing; room is a power of two */
@@ -109,6 +110,7 @@ static uint32_t hex_escape(struct reader *r) {
         if (c > 127 || !isxdigit((int)c) || n > 0x10FFFF) bad(r, "bad \\x escape");
         n = n * 16 + (uint32_t)(isdigit((int)c) ? c - '0' : tolower((int)c) - 'a' + 10);
     }
+    if (n > 0x10FFFF || (n >= 0xD800 && n < 0xE000)) bad(r, "bad \\x escape");
     return n;
 }
 
@@ -180,7 +182,7 @@ static Value character(struct reader *r) {
         if (strcmp(t.at, n->name) == 0) return CHAR(n->c);
     char *end;
     unsigned long n = c == 'x' ? strtoul(t.at + 1, &end, 16) : 0;
-    if (c != 'x' || *end || n > 0x10FFFF) bad(r, "unknown character name");
+    if (c != 'x' || *end || n > 0x10FFFF || (n >= 0xD800 && n < 0xE000)) bad(r, "unknown character name");
     return CHAR(n);
 }
 
@@ -198,10 +200,10 @@ static Value prefixed(struct reader *r, int global) {
 static Value atom(struct reader *r, int32_t c) {
     vm *v = r->v;
     TEXT(t);
-    bool verbatim = false;
+    bool verbatim = false, fold = PORT(r->port)->fold;
     for (;; c = next(r)) {
         if (c == '|') verbatim = true, quoted_text(r, &t, '|');
-        else put(r, &t, (uint32_t)c);
+        else put(r, &t, fold ? (uint32_t)towlower((wint_t)c) : (uint32_t)c);
         if (delimiter(peek(r))) break;
     }
     Value n = verbatim ? FALSE : parse_number(v, t.at, 10);
@@ -222,6 +224,7 @@ static Value hash(struct reader *r) {
     if (!strcmp(t.at, "#t") || !strcmp(t.at, "#true")) return TRUE;
     if (!strcmp(t.at, "#f") || !strcmp(t.at, "#false")) return FALSE;
     if (!strcmp(t.at, "#!eof")) return EOF_OBJECT;
+    if (!strcmp(t.at, "#!fold-case") || !strcmp(t.at, "#!no-fold-case")) PORT(r->port)->fold = t.at[2] == 'f';
     if (!strncmp(t.at, "#!", 2)) return datum(r); /* #!fold-case, or a script's first line */
     if (!strcmp(t.at, "#u8") && peek(r) == '(') {
         next(r);
@@ -272,7 +275,7 @@ static Value datum(struct reader *r) { return datum_from(r, skip_space(r)); }
 Value read_datum(vm *v, Value port) {
     struct reader r = {v, port, 0};
     hold(v, port);
-    forget(v->positions);
+    if (!v->compiler) forget(v->positions); /* an include keeps those of the form that it is in */
     Value out = datum(&r);
     return v->sp--, out;
 }

@@ -105,7 +105,7 @@ struct port { /* layout: buffer */
     size_t at, end; /* input: unread bytes are [at, end). output: bytes so far are [0, at) */
     uint32_t line;
     int32_t fd; /* -1: memory */
-    bool input, binary, closed, interactive;
+    bool input, binary, closed, interactive, fold; /* fold: the reader folds the case of names */
 };
 struct table { /* layout: buckets */
     uint64_t header;
@@ -132,7 +132,7 @@ struct macro { uint64_t header; Value rules, literals, ellipsis; void *scope; };
 #define FIELD(v, n) (((struct vector *)ADDRESS(v))->item[n]) /* of any object that is laid out as a vector */
 
 enum { CONDITION_KIND, CONDITION_MESSAGE, CONDITION_IRRITANTS, CONDITION_WHERE, CONDITION_FIELDS };
-enum { THREAD_THUNK, THREAD_STATE, THREAD_RESULT, THREAD_NAME, THREAD_PARAMS, THREAD_FIELDS };
+enum { THREAD_THUNK, THREAD_STATE, THREAD_RESULT, THREAD_NAME, THREAD_SPECIFIC, THREAD_PARAMS, THREAD_FIELDS };
 
 /* ---- one per thread ---- */
 /* at the bottom of the stack, so they are roots; a continuation saves those before REG_LAST */
@@ -264,7 +264,8 @@ void ports_flush_all(vm *);
 int port_byte(vm *, Value port, bool peek); /* -1 at the end */
 int32_t port_char(vm *, Value port, bool peek);
 Value port_string_out(vm *), port_string_of(vm *, Value port);
-Value port_memory_in(vm *, Value bytes, bool binary);
+Value port_memory_in(vm *, Value bytes, bool binary), port_file_in(vm *, Value name);
+void port_close(vm *, Value port);
 
 /* ---- syntax.c, analyze.c, compile.c ---- */
 struct scope;

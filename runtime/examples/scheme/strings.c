@@ -25,7 +25,11 @@ static Value substring(vm *v, Value s, int64_t start, int64_t end) {
 /* ---- characters ---- */
 BUILTIN(is_char, "char?", 1, 1) { return BOOL(IS_CHAR(argv[0])); }
 BUILTIN(char_to_integer, "char->integer", 1, 1) { return FIX(char_arg(v, "char->integer", argv[0])); }
-BUILTIN(integer_to_char, "integer->char", 1, 1) { return CHAR(index_arg(v, "integer->char", argv[0], 0x10FFFF)); }
+BUILTIN(integer_to_char, "integer->char", 1, 1) {
+    int64_t n = index_arg(v, "integer->char", argv[0], 0x10FFFF);
+    if (n >= 0xD800 && n < 0xE000) fail(v, "integer->char", "a surrogate is no character", 1, argv[0]);
+    return CHAR(n);
+}
 #define CHAR_CLASS(name, text, test) BUILTIN(name, text, 1, 1) { return BOOL(test((wint_t)char_arg(v, text, argv[0]))); }
 CHAR_CLASS(alphabetic, "char-alphabetic?", iswalpha)
 CHAR_CLASS(whitespace, "char-whitespace?", iswspace)

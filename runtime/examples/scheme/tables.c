@@ -152,7 +152,14 @@ static Value hash_result(Value h, int argc, Value *argv) {
     return FIX((int64_t)(argc > 1 && IS_FIX(argv[1]) && UNFIX(argv[1]) > 0 ? h % (uint64_t)UNFIX(argv[1]) : h));
 }
 BUILTIN(hash, "hash", 1, 2) { return hash_result(hash_equal(argv[0]), argc, argv); }
-ALSO(hash, 4, "equal-hash", 1, 2) ALSO(hash, 5, "string-hash", 1, 2)
+ALSO(hash, 4, "equal-hash", 1, 2)
+BUILTIN(string_hash, "string-hash", 1, 2) {
+    if (!IS(argv[0], T_STRING)) fail_type(v, "string-hash", "a string", argv[0]);
+    return hash_result(hash_equal(argv[0]), argc, argv);
+}
+BUILTIN(eq_hash, "eq-hash", 1, 2) { return hash_result(hash_for(BY_EQ, argv[0]), argc, argv); }
+BUILTIN(eqv_hash, "eqv-hash", 1, 2) { return hash_result(hash_for(BY_EQV, argv[0]), argc, argv); }
+BUILTIN(kind, "%hash-table-kind", 1, 1) { return FIX(TABLE(table_arg(v, "hash-table-hash-function", argv[0]))->kind); }
 
 void boot_tables(void) {
     if (BESOM_LAYOUT(heap, &table_layout, struct table, buckets) != BESOM_OK) abort();

@@ -8,7 +8,8 @@
 /* Bytes of value stack that a thread reserves; only what it touches is committed. */
 #define THREAD_STACK ((size_t)64 << 20)
 enum { NEW, RUNNING, DONE, FAILED };
-enum { MUTEX_OWNER, MUTEX_NAME, MUTEX_FIELDS }; /* owner: #f, a thread, or #t (locked, not owned) */
+enum { MUTEX_OWNER, MUTEX_NAME, MUTEX_SPECIFIC, MUTEX_FIELDS }; /* owner: #f, a thread, or #t (locked, not owned) */
+enum { CONDVAR_COUNT, CONDVAR_NAME, CONDVAR_SPECIFIC, CONDVAR_FIELDS };
 
 static pthread_mutex_t big = PTHREAD_MUTEX_INITIALIZER; /* held for moments only, never at a safepoint */
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
@@ -31,13 +32,15 @@ static Value thread_new(vm *v, Value thunk, Value name) {
     return v->sp = base, t;
 }
 
-/* A deadline on the realtime clock from SRFI 18's timeout: seconds from now. */
+/* A deadline on the realtime clock from SRFI 18's timeout: seconds from now, or a time object, a record of the prelude. */
 static struct timespec deadline(vm *v, Value seconds) {
-    struct timespec t;
+    struct timespec t = {0, 0};
+    bool absolute = IS(seconds, T_RECORD) && LENGTH(seconds) == 2;
+    if (absolute) seconds = FIELD(seconds, 1);
     double d = IS_FIX(seconds) ? (double)UNFIX(seconds) : IS_FLONUM(seconds) ? FLONUM(seconds) : (fail_type(v, NULL, "seconds", seconds), 0);
     if (!(d > 0)) d = 0;
-    if (d > 1e9) d = 1e9;
-    clock_gettime(CLOCK_REALTIME, &t);
+    if (d > 1e10) d = 1e10;
+    if (!absolute) clock_gettime(CLOCK_REALTIME, &t);
     double nanos = (double)t.tv_nsec + (d - floor(d)) * 1e9;
     t.tv_sec += (time_t)d + (time_t)(nanos / 1e9), t.tv_nsec = (long)fmod(nanos, 1e9);
     return t;
@@ -92,7 +95,26 @@ BUILTIN(make_thread, "make-thread", 1, 2) {
 }
 BUILTIN(is_thread, "thread?", 1, 1) { return BOOL(IS(argv[0], T_THREAD)); }
 BUILTIN(current, "current-thread", 0, 0) { return v->stack[REG_THREAD]; }
-BUILTIN(thread_name, "thread-name", 1, 1) { return FIELD(thread_arg(v, "thread-name", argv[0]), THREAD_NAME); }
+#define SLOT(id, name, type, expected, field)                                                                           \
+    BUILTIN(id, name, 1, 1) {                                                                                           \
+        if (!IS(argv[0], type)) fail_type(v, name, expected, argv[0]);                                                  \
+        return FIELD(argv[0], field);                                                                                   \
+    }
+#define SET_SLOT(id, name, type, expected, field)                                                                       \
+    BUILTIN(id, name, 2, 2) {                                                                                           \
+        if (!IS(argv[0], type)) fail_type(v, name, expected, argv[0]);                                                  \
+        return store(v, argv[0], &FIELD(argv[0], field), argv[1]), UNSPECIFIED;                                         \
+    }
+SLOT(thread_name, "thread-name", T_THREAD, "a thread", THREAD_NAME)
+SLOT(thread_specific, "thread-specific", T_THREAD, "a thread", THREAD_SPECIFIC)
+SET_SLOT(set_thread_specific, "thread-specific-set!", T_THREAD, "a thread", THREAD_SPECIFIC)
+SLOT(mutex_name, "mutex-name", T_MUTEX, "a mutex", MUTEX_NAME)
+SLOT(mutex_specific, "mutex-specific", T_MUTEX, "a mutex", MUTEX_SPECIFIC)
+SET_SLOT(set_mutex_specific, "mutex-specific-set!", T_MUTEX, "a mutex", MUTEX_SPECIFIC)
+SLOT(condvar_name, "condition-variable-name", T_CONDVAR, "a condition variable", CONDVAR_NAME)
+SLOT(condvar_specific, "condition-variable-specific", T_CONDVAR, "a condition variable", CONDVAR_SPECIFIC)
+SET_SLOT(set_condvar_specific, "condition-variable-specific-set!", T_CONDVAR, "a condition variable", CONDVAR_SPECIFIC)
+BUILTIN(is_condvar, "condition-variable?", 1, 1) { return BOOL(IS(argv[0], T_CONDVAR)); }
 BUILTIN(start, "thread-start!", 1, 1) {
     Value t = thread_arg(v, "thread-start!", argv[0]);
     pthread_t id;
@@ -139,11 +161,9 @@ BUILTIN(sleep, "thread-sleep!", 1, 1) {
     return UNSPECIFIED;
 }
 
-static Value mutex_take(vm *v, Value m, const struct timespec *until) { /* with `big` held */
-    bool in_time = true;
-    while (FIELD(m, MUTEX_OWNER) != FALSE && in_time) in_time = wait_for_change(v, until);
-    if (FIELD(m, MUTEX_OWNER) != FALSE) return FALSE;
-    return store(v, m, &FIELD(m, MUTEX_OWNER), v->stack[REG_THREAD]), TRUE;
+static bool is_abandoned(Value m) { /* its owner has ended */
+    Value o = FIELD(m, MUTEX_OWNER);
+    return IS(o, T_THREAD) && UNFIX(FIELD(o, THREAD_STATE)) >= DONE;
 }
 BUILTIN(make_mutex, "make-mutex", 0, 1) {
     Value m = make_object(v, T_MUTEX, MUTEX_FIELDS, FALSE);
@@ -152,17 +172,21 @@ BUILTIN(make_mutex, "make-mutex", 0, 1) {
 }
 BUILTIN(is_mutex, "mutex?", 1, 1) { return BOOL(IS(argv[0], T_MUTEX)); }
 BUILTIN(mutex_state, "mutex-state", 1, 1) {
-    Value o = FIELD(mutex_arg(v, "mutex-state", argv[0]), MUTEX_OWNER);
-    return o == FALSE ? symbol(v, "not-abandoned") : o;
+    Value m = mutex_arg(v, "mutex-state", argv[0]), o = FIELD(m, MUTEX_OWNER);
+    return o == FALSE ? symbol(v, "not-abandoned") : o == TRUE ? symbol(v, "not-owned") : is_abandoned(m) ? symbol(v, "abandoned") : o;
 }
 BUILTIN(mutex_lock, "mutex-lock!", 1, 3) {
-    Value m = mutex_arg(v, "mutex-lock!", argv[0]), r;
+    Value m = mutex_arg(v, "mutex-lock!", argv[0]), owner = argc > 2 ? argv[2] : v->stack[REG_THREAD];
     struct timespec until;
-    bool timed = argc > 1 && argv[1] != FALSE;
+    bool timed = argc > 1 && argv[1] != FALSE, in_time = true;
     if (timed) until = deadline(v, argv[1]);
     pthread_mutex_lock(&big);
-    r = mutex_take(v, m, timed ? &until : NULL);
-    return pthread_mutex_unlock(&big), r;
+    while (FIELD(m, MUTEX_OWNER) != FALSE && !is_abandoned(m) && in_time) in_time = wait_for_change(v, timed ? &until : NULL);
+    bool abandoned = is_abandoned(m), got = abandoned || FIELD(m, MUTEX_OWNER) == FALSE;
+    if (got) store(v, m, &FIELD(m, MUTEX_OWNER), owner == FALSE ? TRUE : owner);
+    pthread_mutex_unlock(&big);
+    if (abandoned) fail_kind(v, "abandoned-mutex", "mutex-lock!: the thread that held it has ended", list_from(v, 1, argv, NIL));
+    return BOOL(got);
 }
 /* A waiter takes the condition variable's count as it is and waits for it to change; signal lets everyone look. */
 BUILTIN(mutex_unlock, "mutex-unlock!", 1, 3) { /* (mutex-unlock! mutex [condition-variable [timeout]]) */
@@ -175,17 +199,21 @@ BUILTIN(mutex_unlock, "mutex-unlock!", 1, 3) { /* (mutex-unlock! mutex [conditio
     store(v, m, &FIELD(m, MUTEX_OWNER), FALSE);
     pthread_cond_broadcast(&changed);
     if (wait) {
-        Value seen = FIELD(argv[1], 0);
-        while (FIELD(argv[1], 0) == seen && in_time) in_time = wait_for_change(v, timed ? &until : NULL);
-        r = BOOL(FIELD(argv[1], 0) != seen);
+        Value seen = FIELD(argv[1], CONDVAR_COUNT);
+        while (FIELD(argv[1], CONDVAR_COUNT) == seen && in_time) in_time = wait_for_change(v, timed ? &until : NULL);
+        r = BOOL(FIELD(argv[1], CONDVAR_COUNT) != seen);
     }
     return pthread_mutex_unlock(&big), r;
 }
-BUILTIN(make_condvar, "make-condition-variable", 0, 1) { return make_object(v, T_CONDVAR, 1, FIX(0)); }
+BUILTIN(make_condvar, "make-condition-variable", 0, 1) {
+    Value c = make_object(v, T_CONDVAR, CONDVAR_FIELDS, FALSE);
+    FIELD(c, CONDVAR_COUNT) = FIX(0), FIELD(c, CONDVAR_NAME) = argc ? argv[0] : FALSE;
+    return c;
+}
 BUILTIN(signal, "condition-variable-signal!", 1, 1) {
     if (!IS(argv[0], T_CONDVAR)) fail_type(v, NULL, "a condition variable", argv[0]);
     pthread_mutex_lock(&big);
-    FIELD(argv[0], 0) += FIX(1); /* a fixnum over a fixnum: no barrier */
+    FIELD(argv[0], CONDVAR_COUNT) += FIX(1); /* a fixnum over a fixnum: no barrier */
     pthread_cond_broadcast(&changed);
     return pthread_mutex_unlock(&big), UNSPECIFIED;
 }

@@ -53,4 +53,4 @@
 (display (apply + (map thread-join! consumers))) (newline)
 
 ;; an error in a thread arrives at its join
-(display (guard (e (#t (list 'joined (error-object-message e)))) (thread-join! (thread-start! (make-thread (lambda () (error "inside"))))))) (newline)
+(display (guard (e (#t (list 'joined (error-object-message (uncaught-exception-reason e))))) (thread-join! (thread-start! (make-thread (lambda () (error "inside"))))))) (newline)
