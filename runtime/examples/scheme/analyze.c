@@ -7,7 +7,7 @@ enum { MAX_NESTING = 3000 };
 
 static const char *const special_names[SPECIALS] = {
     "quote", "if", "define", "set!", "lambda", "begin", "let", "letrec", "and", "or", "quasiquote", "define-syntax", "let-syntax",
-    "syntax-error", "define-record-type", "include", "include-ci",
+    "syntax-error", "include", "include-ci",
 };
 
 void boot_syntax(vm *v) {
@@ -256,7 +256,7 @@ static Value splice_syntax(vm *v, Value form, struct scope *outer) {
         } else if (s == SPECIAL(S_DEFINE_SYNTAX)) return f;
         else if (s == SPECIAL(S_LET_SYNTAX)) step = splice_syntax(v, f, scope);
         else if (s && !IS_SPECIAL(s)) step = expand_macro(v, s, f, scope);
-        else if (s >= SPECIAL(S_DEFINE_RECORD)) step = expand_derived(v, (int)(s >> 8), f);
+        else if (s >= SPECIAL(S_INCLUDE)) step = expand_include(v, f, s == SPECIAL(S_INCLUDE_CI));
         if (s == SPECIAL(S_BEGIN)) break;
         if (step == 0) return 0;
         body = hold(v, cons(v, f = hold(v, step), NIL));
@@ -279,8 +279,8 @@ struct node *analyze_body(vm *v, Value forms, struct scope *scope) {
         Value form = CAR(rest), s, name;
         note_line(v, form);
         s = IS_PAIR(form) ? syntactic(CAR(form), scope) : 0;
-        if (s && (!IS_SPECIAL(s) || s >= SPECIAL(S_DEFINE_RECORD))) {
-            form = IS_SPECIAL(s) ? expand_derived(v, (int)(s >> 8), form) : expand_macro(v, s, form, scope);
+        if (s && (!IS_SPECIAL(s) || s >= SPECIAL(S_INCLUDE))) {
+            form = IS_SPECIAL(s) ? expand_include(v, form, s == SPECIAL(S_INCLUDE_CI)) : expand_macro(v, s, form, scope);
             position_set(v, form, v->compiler->line, v->compiler->file);
             rest = hold(v, cons(v, form, CDR(rest)));
             continue;
@@ -395,7 +395,7 @@ static struct node *special(vm *v, int which, Value form, struct scope *scope) {
     case S_SYNTAX_ERROR:
         need(v, n >= 2 && IS(CADR(form), T_STRING), form);
         throw_value(v, condition_new(v, hold(v, symbol(v, "syntax")), CADR(form), hold(v, strip_syntax(v, CDDR(form)))));
-    default: return analyze(v, expand_derived(v, which, form), scope);
+    default: return analyze(v, expand_include(v, form, which == S_INCLUDE_CI), scope);
     }
 }
 

@@ -28,7 +28,7 @@ struct node {
 };
 
 enum special { S_QUOTE, S_IF, S_DEFINE, S_SET, S_LAMBDA, S_BEGIN, S_LET, S_LETREC, S_AND, S_OR, S_QUASIQUOTE, S_DEFINE_SYNTAX, S_LET_SYNTAX,
-               S_SYNTAX_ERROR, S_DEFINE_RECORD, S_INCLUDE, S_INCLUDE_CI, SPECIALS };
+               S_SYNTAX_ERROR, S_INCLUDE, S_INCLUDE_CI, SPECIALS };
 
 struct compiler { int line, depth; const char *file; };
 
@@ -37,7 +37,7 @@ bool is_keyword(Value form, struct scope *, int global);          /* an identifi
 struct node *analyze(vm *, Value form, struct scope *);
 struct node *node_new(vm *, enum node_kind, int n);
 struct node *analyze_body(vm *, Value forms, struct scope *);
-Value expand_derived(vm *, int special, Value form); /* define-record-type, include, include-ci */
+Value expand_include(vm *, Value form, bool fold);
 Value expand_quasi(vm *, Value form, int depth, struct scope *);
 Value build(vm *, const char *first, int n, ...); /* a held list; `first`, if any, is the global of that name, whatever is in scope */
 #endif

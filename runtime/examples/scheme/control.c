@@ -120,6 +120,7 @@ static Value record_proc(vm *v, int type, int argc, Value *argv) {
     for (int i = 0; i < argc; i++) FIELD(p, i) = argv[i];
     return p;
 }
+BUILTIN(rtd_fields, "%rtd-fields", 1, 1) { return FIELD(argv[0], 1); }
 BUILTIN(record_maker, "%record-maker", 1, -1) { return record_proc(v, T_MAKER, argc, argv); }
 BUILTIN(record_predicate, "%record-predicate", 1, 1) { return record_proc(v, T_ISA, argc, argv); }
 BUILTIN(record_getter, "%record-getter", 2, 2) { return record_proc(v, T_GETTER, argc, argv); }

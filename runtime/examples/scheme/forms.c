@@ -1,4 +1,4 @@
-/* Forms that are rewritten in C: quasiquote and define-record-type. */
+/* Forms that are rewritten in C: quasiquote and include. */
 #include "ast.h"
 #include <stdarg.h>
 
@@ -16,49 +16,9 @@ Value build(vm *v, const char *first, int n, ...) {
 
 static Value quoted(vm *v, Value x) { return build(v, "quote", 1, x); }
 
-/* (define-record-type name (make field ...) pred (field get [set]) ...) */
-static Value expand_record(vm *v, Value form) {
-    int64_t n = list_length(form);
-    if (n < 4) syntax_error(v, "bad syntax", form);
-    Value name = CADR(form), make = CAR(CDDR(form)), pred = CADR(CDDR(form)), specs = CDDR(CDDR(form)), fields = NIL, out;
-    if (IS_PAIR(name)) name = CAR(name);
-    Value all = hold(v, list_to_vector(v, specs));
-    for (int64_t i = LENGTH(all); i-- > 0;) {
-        Value s = FIELD(all, i);
-        if (!is_identifier(s) && (list_length(s) < 1 || list_length(s) > 3)) syntax_error(v, "bad field", s);
-        fields = hold(v, cons(v, is_identifier(s) ? s : CAR(s), fields));
-    }
-    out = build(v, NULL, 2, make_alias(v, symbol(v, "begin"), NULL),
-                build(v, "define", 2, name, build(v, "%make-rtd", 2, quoted(v, name), quoted(v, fields))));
-    Value last = CDR(out);
 #define EMIT(definition) do { Value d_ = hold(v, cons(v, definition, NIL)); store(v, last, &CDR(last), d_); last = d_; } while (0)
-    if (make != FALSE) {
-        Value wanted = IS_PAIR(make) ? CDR(make) : fields, indices = NIL;
-        Value *start = v->sp;
-        for (; IS_PAIR(wanted); wanted = CDR(wanted)) {
-            int64_t i = 0;
-            Value f = fields;
-            while (f != NIL && CAR(f) != CAR(wanted)) f = CDR(f), i++;
-            if (f == NIL) syntax_error(v, "no such field", CAR(wanted));
-            hold(v, FIX(i + 1));
-        }
-        indices = hold(v, list_from(v, (int)(v->sp - start), start, NIL));
-        Value args = hold(v, cons(v, name, indices));
-        Value maker = hold(v, cons(v, make_alias(v, symbol(v, "%record-maker"), NULL), args));
-        EMIT(build(v, "define", 2, IS_PAIR(make) ? CAR(make) : make, maker));
-    }
-    if (pred != FALSE) EMIT(build(v, "define", 2, pred, build(v, "%record-predicate", 1, name)));
-    for (int64_t i = 0; i < LENGTH(all); i++) {
-        Value s = FIELD(all, i);
-        if (!IS_PAIR(s) || CDR(s) == NIL) continue;
-        EMIT(build(v, "define", 2, CADR(s), build(v, "%record-getter", 2, name, FIX(i + 1))));
-        if (CDDR(s) != NIL) EMIT(build(v, "define", 2, CAR(CDDR(s)), build(v, "%record-setter", 2, name, FIX(i + 1))));
-    }
-    return out;
-}
-
 /* (include file ...): a name is relative to the file that the form is in. */
-static Value expand_include(vm *v, Value form, bool fold) {
+Value expand_include(vm *v, Value form, bool fold) {
     Value out = hold(v, cons(v, make_alias(v, symbol(v, "begin"), NULL), NIL)), last = out;
     const char *slash = strrchr(v->compiler->file, '/');
     for (Value names = CDR(form); IS_PAIR(names); names = CDR(names)) {
@@ -78,10 +38,6 @@ static Value expand_include(vm *v, Value form, bool fold) {
         port_close(v, port);
     }
     return out;
-}
-
-Value expand_derived(vm *v, int special, Value form) {
-    return special == S_DEFINE_RECORD ? expand_record(v, form) : expand_include(v, form, special == S_INCLUDE_CI);
 }
 
 static bool has_unquote(vm *v, Value x, struct scope *scope) {

@@ -63,12 +63,6 @@ BUILTIN(is_null, "null?", 1, 1) { return BOOL(argv[0] == NIL); }
 BUILTIN(is_list, "list?", 1, 1) { return BOOL(list_length(argv[0]) >= 0); }
 BUILTIN(list, "list", 0, -1) { return list_from(v, argc, argv, NIL); }
 BUILTIN(cons_star, "cons*", 1, -1) { return list_from(v, argc - 1, argv, argv[argc - 1]); }
-BUILTIN(make_list, "make-list", 1, 2) {
-    Value *base = v->sp, l = NIL, fill = argc > 1 ? argv[1] : UNSPECIFIED;
-    int64_t n = index_arg(v, "make-list", argv[0], FIXNUM_MAX);
-    for (hold(v, l); n > 0; n--) *base = cons_unrooted(v, fill, *base);
-    return *base;
-}
 BUILTIN(length, "length", 1, 1) { return FIX(list_arg(v, "length", argv[0])); }
 BUILTIN(append, "append", 0, -1) {
     if (argc == 0) return NIL;
@@ -102,26 +96,6 @@ static Value tail(vm *v, const char *who, Value l, Value k) {
 }
 BUILTIN(list_tail, "list-tail", 2, 2) { return tail(v, "list-tail", argv[0], argv[1]); }
 BUILTIN(list_ref, "list-ref", 2, 2) { return CAR(pair_arg(v, "list-ref", tail(v, "list-ref", argv[0], argv[1]))); }
-BUILTIN(list_set, "list-set!", 3, 3) {
-    Value p = pair_arg(v, "list-set!", tail(v, "list-set!", argv[0], argv[1]));
-    return store(v, p, &CAR(p), argv[2]), UNSPECIFIED;
-}
-BUILTIN(list_copy, "list-copy", 1, 1) {
-    Value *base = v->sp, last = 0;
-    hold(v, argv[0]);
-    for (Value l = argv[0]; IS_PAIR(l); l = CDR(l)) {
-        Value p = cons_unrooted(v, CAR(l), CDR(l));
-        if (last) store(v, last, &CDR(last), p);
-        else base[0] = p;
-        last = p;
-    }
-    return base[0];
-}
-BUILTIN(last_pair, "last-pair", 1, 1) {
-    Value l = pair_arg(v, "last-pair", argv[0]);
-    while (IS_PAIR(CDR(l))) l = CDR(l);
-    return l;
-}
 
 /* With a third argument, the comparison, the search is in Scheme: C never calls back. */
 static bool same(vm *v, int how, Value a, Value b) { return how == 0 ? a == b : how == 1 ? eqv(a, b) : equal(v, a, b); }
@@ -149,12 +123,6 @@ CONTROL(assoc, "assoc", 2, 3) { return argc == 3 ? in_scheme(v, argv, 3, "%assoc
 
 BUILTIN(is_symbol, "symbol?", 1, 1) { return BOOL(IS(argv[0], T_SYMBOL)); }
 BUILTIN(is_boolean, "boolean?", 1, 1) { return BOOL(argv[0] == TRUE || argv[0] == FALSE); }
-BUILTIN(all_same, "symbol=?", 1, -1) {
-    for (int i = 1; i < argc; i++)
-        if (argv[i] != argv[0]) return FALSE;
-    return TRUE;
-}
-ALSO(all_same, 1, "boolean=?", 1, -1)
 BUILTIN(symbol_to_string, "symbol->string", 1, 1) {
     if (!IS(argv[0], T_SYMBOL)) fail_type(v, "symbol->string", "a symbol", argv[0]);
     Value name = SYMBOL(argv[0])->name, s = make_string(v, LENGTH(name), 0);

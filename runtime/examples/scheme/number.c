@@ -249,51 +249,7 @@ BUILTIN(sqrt, "sqrt", 1, 1) {
     }
     return flonum(v, sqrt(to_double(v, "sqrt", argv[0])));
 }
-BUILTIN(isqrt, "exact-integer-sqrt", 1, 1) {
-    if (!IS_FIX(argv[0]) || UNFIX(argv[0]) < 0) fail_type(v, "exact-integer-sqrt", "a non-negative integer", argv[0]);
-    int64_t n = UNFIX(argv[0]), r = root(n);
-    Value out = make_object(v, T_VALUES, 2, FIX(r));
-    FIELD(out, 1) = FIX(n - r * r);
-    return out;
-}
-BUILTIN(expt, "expt", 2, 2) {
-    Value b = argv[0], r = FIX(1);
-    if (!IS_FIX(argv[1]) || (IS_FIX(b) && UNFIX(argv[1]) < 0)) {
-        double x = to_double(v, "expt", b), y = to_double(v, "expt", argv[1]);
-        return flonum(v, pow(x, y));
-    }
-    if (IS_FLONUM(b)) return flonum(v, pow(FLONUM(b), (double)UNFIX(argv[1])));
-    to_double(v, "expt", b);
-    for (int64_t n = UNFIX(argv[1]); n > 0; n >>= 1) {
-        Value *base = v->sp;
-        hold(v, b), hold(v, r);
-        if (n & 1) r = hold(v, number_mul(v, r, b));
-        if (n > 1) b = number_mul(v, b, b);
-        v->sp = base;
-    }
-    return r;
-}
-static int64_t gcd(int64_t a, int64_t b) {
-    while (b) { int64_t t = a % b; a = b, b = t; }
-    return a < 0 ? -a : a;
-}
-BUILTIN(gcd, "gcd", 0, -1) {
-    int64_t r = 0;
-    for (int i = 0; i < argc; i++) {
-        if (!is_integer(argv[i])) fail_type(v, "gcd", "an integer", argv[i]);
-        r = gcd(r, IS_FIX(argv[i]) ? UNFIX(argv[i]) : UNFIX(to_exact(v, "gcd", FLONUM(argv[i]))));
-    }
-    return integer(v, r);
-}
-BUILTIN(lcm, "lcm", 0, -1) {
-    Value r = FIX(1);
-    for (int i = 0; i < argc; i++) {
-        if (!IS_FIX(argv[i]) || !IS_FIX(r)) fail_type(v, "lcm", "a small integer", argv[i]);
-        if (argv[i] == 0) return FIX(0);
-        r = number_mul(v, FIX(UNFIX(r) / gcd(UNFIX(r), UNFIX(argv[i]))), FIX(llabs(UNFIX(argv[i]))));
-    }
-    return r;
-}
+BUILTIN(pow, "%pow", 2, 2) { return flonum(v, pow(to_double(v, "expt", argv[0]), to_double(v, "expt", argv[1]))); }
 static int radix_arg(vm *v, const char *who, int argc, Value *argv) {
     if (argc < 2) return 10;
     int64_t r = index_arg(v, who, argv[1], 36);

@@ -118,21 +118,6 @@ BUILTIN(list_to_string, "list->string", 1, 1) {
     for (int64_t i = 0; i < n; i++, l = CDR(l)) STRING(s)->ch[i] = char_arg(v, "list->string", CAR(l));
     return s;
 }
-BUILTIN(string_to_vector, "string->vector", 1, 3) {
-    int64_t start, end;
-    range_args(v, "string->vector", argc, argv, 1, LENGTH(string_arg(v, "string->vector", argv[0])), &start, &end);
-    Value r = make_object(v, T_VECTOR, end - start, 0);
-    for (int64_t i = start; i < end; i++) FIELD(r, i - start) = CHAR(STRING(argv[0])->ch[i]);
-    return r;
-}
-BUILTIN(vector_to_string, "vector->string", 1, 3) {
-    int64_t start, end;
-    if (!IS(argv[0], T_VECTOR)) fail_type(v, "vector->string", "a vector", argv[0]);
-    range_args(v, "vector->string", argc, argv, 1, LENGTH(argv[0]), &start, &end);
-    Value r = make_string(v, end - start, 0);
-    for (int64_t i = start; i < end; i++) STRING(r)->ch[i - start] = char_arg(v, "vector->string", FIELD(argv[0], i));
-    return r;
-}
 BUILTIN(string_fill, "string-fill!", 2, 4) {
     int64_t start, end;
     range_args(v, "string-fill!", argc, argv, 2, LENGTH(string_arg(v, "string-fill!", argv[0])), &start, &end);

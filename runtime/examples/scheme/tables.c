@@ -131,22 +131,7 @@ static Value contents(vm *v, Value table, int what) {
         }
     return base[0];
 }
-BUILTIN(keys, "hash-table-keys", 1, 1) { return contents(v, table_arg(v, "hash-table-keys", argv[0]), KEYS); }
-BUILTIN(values, "hash-table-values", 1, 1) { return contents(v, table_arg(v, "hash-table-values", argv[0]), VALUES); }
 BUILTIN(to_alist, "hash-table->alist", 1, 1) { return contents(v, table_arg(v, "hash-table->alist", argv[0]), ENTRIES); }
-BUILTIN(clear, "hash-table-clear!", 1, 1) {
-    struct table *t = TABLE(table_arg(v, "hash-table-clear!", argv[0]));
-    struct vector *empty = ADDRESS(make_object(v, T_VECTOR, FIRST_BUCKETS, NIL));
-    besom_write(v->m, t, &t->buckets, empty);
-    t->count = 0;
-    return UNSPECIFIED;
-}
-BUILTIN(copy, "hash-table-copy", 1, 2) {
-    Value *base = v->sp, copy = hold(v, table_new(v, TABLE(table_arg(v, "hash-table-copy", argv[0]))->kind));
-    Value entries = hold(v, contents(v, argv[0], ENTRIES));
-    for (; entries != NIL; entries = CDR(entries)) set(v, copy, CAR(CAR(entries)), CDR(CAR(entries)));
-    return v->sp = base, copy;
-}
 static Value hash_result(Value h, int argc, Value *argv) {
     h &= (uint64_t)FIXNUM_MAX - 1;
     return FIX((int64_t)(argc > 1 && IS_FIX(argv[1]) && UNFIX(argv[1]) > 0 ? h % (uint64_t)UNFIX(argv[1]) : h));
