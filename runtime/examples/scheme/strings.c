@@ -90,19 +90,6 @@ BUILTIN(string_set, "string-set!", 3, 3) {
     STRING(argv[0])->ch[i] = char_arg(v, "string-set!", argv[2]);
     return UNSPECIFIED;
 }
-BUILTIN(substring, "substring", 2, 3) {
-    int64_t start, end;
-    range_args(v, "substring", argc, argv, 1, LENGTH(string_arg(v, "substring", argv[0])), &start, &end);
-    return substring(v, argv[0], start, end);
-}
-ALSO(substring, 2, "string-copy", 1, 3)
-BUILTIN(string_append, "string-append", 0, -1) {
-    int64_t n = 0, at = 0;
-    for (int i = 0; i < argc; i++) n += LENGTH(string_arg(v, "string-append", argv[i]));
-    Value s = make_string(v, n, 0);
-    for (int i = 0; i < argc; at += LENGTH(argv[i++])) memcpy(STRING(s)->ch + at, STRING(argv[i])->ch, (size_t)LENGTH(argv[i]) * 4);
-    return s;
-}
 BUILTIN(string_to_list, "string->list", 1, 3) {
     int64_t start, end;
     range_args(v, "string->list", argc, argv, 1, LENGTH(string_arg(v, "string->list", argv[0])), &start, &end);
@@ -122,13 +109,6 @@ BUILTIN(string_fill, "string-fill!", 2, 4) {
     int64_t start, end;
     range_args(v, "string-fill!", argc, argv, 2, LENGTH(string_arg(v, "string-fill!", argv[0])), &start, &end);
     for (uint32_t c = char_arg(v, "string-fill!", argv[1]); start < end; start++) STRING(argv[0])->ch[start] = c;
-    return UNSPECIFIED;
-}
-BUILTIN(string_copy_to, "string-copy!", 3, 5) { /* (string-copy! to at from [start end]) */
-    int64_t start, end, at = index_arg(v, "string-copy!", argv[1], LENGTH(string_arg(v, "string-copy!", argv[0])));
-    range_args(v, "string-copy!", argc, argv, 3, LENGTH(string_arg(v, "string-copy!", argv[2])), &start, &end);
-    if (end - start > LENGTH(argv[0]) - at) fail(v, "string-copy!", "no room", 1, argv[1]);
-    memmove(STRING(argv[0])->ch + at, STRING(argv[2])->ch + start, (size_t)(end - start) * 4);
     return UNSPECIFIED;
 }
 static Value mapped(vm *v, const char *who, Value s, uint32_t (*f)(uint32_t)) {

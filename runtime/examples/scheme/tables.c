@@ -117,21 +117,15 @@ BUILTIN(delete, "hash-table-delete!", 2, 2) {
 }
 BUILTIN(count, "hash-table-size", 1, 1) { return FIX((int64_t)TABLE(table_arg(v, "hash-table-size", argv[0]))->count); }
 ALSO(count, 3, "hash-table-count", 1, 1)
-enum { KEYS, VALUES, ENTRIES };
-static Value contents(vm *v, Value table, int what) {
+BUILTIN(to_alist, "hash-table->alist", 1, 1) {
     Value *base = v->sp;
-    hold(v, NIL), hold(v, NIL);
-    struct vector *buckets = TABLE(table)->buckets;
-    base[2] = hold(v, TAGGED(buckets, TAG_OBJECT)); /* another thread may replace them */
+    hold(v, NIL);
+    struct vector *buckets = TABLE(table_arg(v, "hash-table->alist", argv[0]))->buckets;
+    hold(v, TAGGED(buckets, TAG_OBJECT)); /* another thread may replace them */
     for (uint64_t i = 0; i < buckets->header >> 8; i++)
-        for (Value l = buckets->item[i]; l != NIL; l = CDR(l)) {
-            Value e = CAR(l);
-            if (what == ENTRIES) base[1] = e = cons_unrooted(v, CAR(e), CDR(e));
-            base[0] = cons_unrooted(v, what == KEYS ? CAR(e) : what == VALUES ? CDR(e) : e, base[0]);
-        }
-    return base[0];
+        for (Value l = buckets->item[i]; l != NIL; l = CDR(l)) *base = cons(v, cons(v, CAR(CAR(l)), CDR(CAR(l))), *base);
+    return *base;
 }
-BUILTIN(to_alist, "hash-table->alist", 1, 1) { return contents(v, table_arg(v, "hash-table->alist", argv[0]), ENTRIES); }
 static Value hash_result(Value h, int argc, Value *argv) {
     h &= (uint64_t)FIXNUM_MAX - 1;
     return FIX((int64_t)(argc > 1 && IS_FIX(argv[1]) && UNFIX(argv[1]) > 0 ? h % (uint64_t)UNFIX(argv[1]) : h));

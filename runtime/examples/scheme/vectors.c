@@ -1,4 +1,5 @@
-/* Vectors and bytevectors. A copy of many words into a vector is one besom_write_range. */
+/* Vectors and bytevectors, and what strings have in common with them. A copy of many words into a vector is one
+ * besom_write_range. */
 #include "scheme.h"
 
 static Value vector_arg(vm *v, const char *who, Value x) {
@@ -41,28 +42,6 @@ BUILTIN(vector_fill, "vector-fill!", 2, 4) {
     for (; start < end; start++) store(v, argv[0], &FIELD(argv[0], start), argv[1]);
     return UNSPECIFIED;
 }
-BUILTIN(vector_copy, "vector-copy", 1, 3) {
-    int64_t start, end;
-    range_args(v, "vector-copy", argc, argv, 1, LENGTH(vector_arg(v, "vector-copy", argv[0])), &start, &end);
-    Value r = make_object(v, T_VECTOR, end - start, 0);
-    memcpy(VECTOR(r)->item, VECTOR(argv[0])->item + start, (size_t)(end - start) * sizeof(Value));
-    return r;
-}
-BUILTIN(vector_copy_to, "vector-copy!", 3, 5) {
-    int64_t start, end, at = index_arg(v, "vector-copy!", argv[1], LENGTH(vector_arg(v, "vector-copy!", argv[0])));
-    range_args(v, "vector-copy!", argc, argv, 3, LENGTH(vector_arg(v, "vector-copy!", argv[2])), &start, &end);
-    if (end - start > LENGTH(argv[0]) - at) fail(v, "vector-copy!", "no room", 1, argv[1]);
-    besom_write_range(v->m, VECTOR(argv[0]), &FIELD(argv[0], at), &FIELD(argv[2], start), (size_t)(end - start));
-    return UNSPECIFIED;
-}
-BUILTIN(vector_append, "vector-append", 0, -1) {
-    int64_t n = 0, at = 0;
-    for (int i = 0; i < argc; i++) n += LENGTH(vector_arg(v, "vector-append", argv[i]));
-    Value r = make_object(v, T_VECTOR, n, 0);
-    for (int i = 0; i < argc; at += LENGTH(argv[i++])) memcpy(&FIELD(r, at), &FIELD(argv[i], 0), (size_t)LENGTH(argv[i]) * sizeof(Value));
-    return r;
-}
-
 BUILTIN(is_bytes, "bytevector?", 1, 1) { return BOOL(IS(argv[0], T_BYTES)); }
 BUILTIN(make_bytes, "make-bytevector", 1, 2) {
     uint8_t fill = argc > 1 ? (uint8_t)index_arg(v, "make-bytevector", argv[1], 255) : 0;
@@ -86,30 +65,52 @@ BUILTIN(bytes_set, "bytevector-u8-set!", 3, 3) {
     BYTES(argv[0])->at[i] = (uint8_t)index_arg(v, "bytevector-u8-set!", argv[2], 255);
     return UNSPECIFIED;
 }
-BUILTIN(bytes_copy, "bytevector-copy", 1, 3) {
-    int64_t start, end;
-    range_args(v, "bytevector-copy", argc, argv, 1, LENGTH(bytes_arg(v, "bytevector-copy", argv[0])), &start, &end);
-    Value r = make_bytes(v, end - start);
-    memcpy(BYTES(r)->at, BYTES(argv[0])->at + start, (size_t)(end - start));
-    return r;
-}
-BUILTIN(bytes_copy_to, "bytevector-copy!", 3, 5) {
-    int64_t start, end, at = index_arg(v, "bytevector-copy!", argv[1], LENGTH(bytes_arg(v, "bytevector-copy!", argv[0])));
-    range_args(v, "bytevector-copy!", argc, argv, 3, LENGTH(bytes_arg(v, "bytevector-copy!", argv[2])), &start, &end);
-    if (end - start > LENGTH(argv[0]) - at) fail(v, "bytevector-copy!", "no room", 1, argv[1]);
-    memmove(BYTES(argv[0])->at + at, BYTES(argv[2])->at + start, (size_t)(end - start));
-    return UNSPECIFIED;
-}
-BUILTIN(bytes_append, "bytevector-append", 0, -1) {
-    int64_t n = 0, at = 0;
-    for (int i = 0; i < argc; i++) n += LENGTH(bytes_arg(v, "bytevector-append", argv[i]));
-    Value r = make_bytes(v, n);
-    for (int i = 0; i < argc; at += LENGTH(argv[i++])) memcpy(BYTES(r)->at + at, BYTES(argv[i])->at, (size_t)LENGTH(argv[i]));
-    return r;
-}
 BUILTIN(bytes_fill, "bytevector-fill!", 2, 4) {
     int64_t start, end;
     range_args(v, "bytevector-fill!", argc, argv, 2, LENGTH(bytes_arg(v, "bytevector-fill!", argv[0])), &start, &end);
     memset(BYTES(argv[0])->at + start, (int)index_arg(v, "bytevector-fill!", argv[1], 255), (size_t)(end - start));
     return UNSPECIFIED;
 }
+
+/* ---- copies: elements follow the header in all three ---- */
+struct sequence { int type; size_t size; const char *expected; };
+static const struct sequence vectors = {T_VECTOR, sizeof(Value), "a vector"}, byte_vectors = {T_BYTES, 1, "a bytevector"},
+                             strings = {T_STRING, 4, "a string"};
+#define ELEMENTS(x) ((char *)ADDRESS(x) + sizeof(uint64_t))
+static int64_t length_arg(vm *v, const char *who, const struct sequence *q, Value x) {
+    if (!IS(x, q->type)) fail_type(v, who, q->expected, x);
+    return LENGTH(x);
+}
+static Value sequence_new(vm *v, const struct sequence *q, int64_t n) {
+    return q->type == T_VECTOR ? make_object(v, T_VECTOR, n, 0) : q->type == T_BYTES ? make_bytes(v, n) : make_string(v, n, 0);
+}
+static Value copy(vm *v, const char *who, const struct sequence *q, int argc, Value *argv) {
+    int64_t start, end;
+    range_args(v, who, argc, argv, 1, length_arg(v, who, q, argv[0]), &start, &end);
+    Value r = sequence_new(v, q, end - start);
+    memcpy(ELEMENTS(r), ELEMENTS(argv[0]) + (size_t)start * q->size, (size_t)(end - start) * q->size); /* first stores */
+    return r;
+}
+static Value copy_to(vm *v, const char *who, const struct sequence *q, int argc, Value *argv) { /* to at from [start end] */
+    int64_t start, end, at = index_arg(v, who, argv[1], length_arg(v, who, q, argv[0]));
+    range_args(v, who, argc, argv, 3, length_arg(v, who, q, argv[2]), &start, &end);
+    if (end - start > LENGTH(argv[0]) - at) fail(v, who, "no room", 1, argv[1]);
+    char *to = ELEMENTS(argv[0]) + (size_t)at * q->size, *from = ELEMENTS(argv[2]) + (size_t)start * q->size;
+    if (q->type == T_VECTOR) besom_write_range(v->m, ADDRESS(argv[0]), to, from, (size_t)(end - start));
+    else memmove(to, from, (size_t)(end - start) * q->size);
+    return UNSPECIFIED;
+}
+static Value append(vm *v, const char *who, const struct sequence *q, int argc, Value *argv) {
+    int64_t n = 0;
+    for (int i = 0; i < argc; i++) n += length_arg(v, who, q, argv[i]);
+    Value r = sequence_new(v, q, n);
+    char *to = ELEMENTS(r);
+    for (int i = 0; i < argc; to += (size_t)LENGTH(argv[i++]) * q->size) memcpy(to, ELEMENTS(argv[i]), (size_t)LENGTH(argv[i]) * q->size);
+    return r;
+}
+#define COPIES(id, name, kind)                                                                                          \
+    BUILTIN(id##_copy, name "-copy", 1, 3) { return copy(v, name "-copy", &kind, argc, argv); }                         \
+    BUILTIN(id##_copy_to, name "-copy!", 3, 5) { return copy_to(v, name "-copy!", &kind, argc, argv); }                 \
+    BUILTIN(id##_append, name "-append", 0, -1) { return append(v, name "-append", &kind, argc, argv); }
+COPIES(vector, "vector", vectors) COPIES(bytevector, "bytevector", byte_vectors) COPIES(string, "string", strings)
+BUILTIN(substring, "substring", 2, 3) { return copy(v, "substring", &strings, argc, argv); }
