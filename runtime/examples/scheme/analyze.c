@@ -12,12 +12,9 @@ static const char *const special_names[SPECIALS] = {
 
 void boot_syntax(vm *v) {
     for (int i = 0; i < SPECIALS; i++) {
-        Value s = symbol(v, special_names[i]);
-        store(v, s, &SYMBOL(s)->value, SPECIAL(i));
+        Value s = symbol(v, special_names[i]); store(v, s, &SYMBOL(s)->value, SPECIAL(i));
     }
-    Value s = symbol(v, "letrec*");
-    store(v, s, &SYMBOL(s)->value, SPECIAL(S_LETREC));
-    s = symbol(v, "letrec-syntax");
+    Value s = symbol(v, "letrec*"); store(v, s, &SYMBOL(s)->value, SPECIAL(S_LETREC)); s = symbol(v, "letrec-syntax");
     store(v, s, &SYMBOL(s)->value, SPECIAL(S_LET_SYNTAX));
 }
 
@@ -30,58 +27,46 @@ _Noreturn void syntax_error(vm *v, const char *message, Value form) {
 }
 
 struct node *node_new(vm *v, enum node_kind kind, int n) {
-    struct node *t = arena_alloc(v, sizeof *t);
-    t->kind = kind, t->n = n, t->line = v->compiler->line;
+    struct node *t = arena_alloc(v, sizeof *t); t->kind = kind, t->n = n, t->line = v->compiler->line;
     t->kids = arena_alloc(v, sizeof(void *) * (size_t)(n + 1));
     if (kind >= N_LAMBDA && kind <= N_LOOP) t->vars = arena_alloc(v, sizeof(void *) * (size_t)(n + 1));
     return t;
 }
 
-static struct node *constant(vm *v, Value x) {
-    struct node *t = node_new(v, N_CONST, 0);
-    return t->value = x, t;
-}
+static struct node *constant(vm *v, Value x) { struct node *t = node_new(v, N_CONST, 0); return t->value = x, t; }
 
 static struct scope *scope_new(vm *v, struct scope *up) {
-    struct scope *s = arena_alloc(v, sizeof *s);
-    return s->up = up, s;
+    struct scope *s = arena_alloc(v, sizeof *s); return s->up = up, s;
 }
 
 static struct var *bind(vm *v, struct scope *s, Value id) {
     if (!is_identifier(id)) syntax_error(v, "not an identifier", id);
     struct binding *b = arena_alloc(v, sizeof *b);
-    b->id = id, b->var = arena_alloc(v, sizeof *b->var), b->var->id = id;
-    b->next = s->bindings, s->bindings = b;
+    b->id = id, b->var = arena_alloc(v, sizeof *b->var), b->var->id = id; b->next = s->bindings, s->bindings = b;
     return b->var;
 }
 
 static void bind_macro(vm *v, struct scope *s, Value id, Value macro) {
-    bind(v, s, id);
-    s->bindings->var = NULL, s->bindings->macro = macro;
+    bind(v, s, id); s->bindings->var = NULL, s->bindings->macro = macro;
 }
 
 /* What an identifier means as the head of a form: SPECIAL(n), a macro, or 0. */
 static Value syntactic(Value id, struct scope *scope) {
     Value g;
     if (!is_identifier(id)) return 0;
-    struct binding *b = resolve(id, scope, &g);
-    Value x = b ? b->macro : SYMBOL(g)->value;
+    struct binding *b = resolve(id, scope, &g); Value x = b ? b->macro : SYMBOL(g)->value;
     return IS_SPECIAL(x) || (TAG(x) == TAG_OBJECT && TYPE(x) == T_MACRO) ? x : 0;
 }
 
-static void need(vm *v, bool ok, Value form) {
-    if (!ok) syntax_error(v, "bad syntax", form);
-}
+static void need(vm *v, bool ok, Value form) { if (!ok) syntax_error(v, "bad syntax", form); }
 
 static void note_line(vm *v, Value form) {
-    const char *file;
-    int line = position_of(v, form, &file);
+    const char *file; int line = position_of(v, form, &file);
     if (line) v->compiler->line = line, v->compiler->file = file;
 }
 
 static struct node *reference(vm *v, Value id, struct scope *scope) {
-    Value g;
-    struct binding *b = resolve(id, scope, &g);
+    Value g; struct binding *b = resolve(id, scope, &g);
     if (b && !b->var) syntax_error(v, "keyword used as a variable", id);
     if (!b && booting && IS_PROC(SYMBOL(g)->value) && !SYMBOL(g)->prim) return constant(v, SYMBOL(g)->value);
     struct node *t = node_new(v, b ? N_LOCAL : N_GLOBAL, 0);
@@ -91,8 +76,7 @@ static struct node *reference(vm *v, Value id, struct scope *scope) {
 }
 
 static struct node *sequence(vm *v, Value forms, struct scope *scope) {
-    int64_t n = list_length(forms);
-    need(v, n >= 0, forms);
+    int64_t n = list_length(forms); need(v, n >= 0, forms);
     if (n == 0) return constant(v, UNSPECIFIED);
     if (n == 1) return analyze(v, CAR(forms), scope);
     struct node *t = node_new(v, N_SEQ, (int)n);
@@ -101,17 +85,13 @@ static struct node *sequence(vm *v, Value forms, struct scope *scope) {
 }
 
 static struct node *lambda(vm *v, Value params, Value body, struct scope *scope) {
-    struct scope *inner = scope_new(v, scope);
-    struct node *t = node_new(v, N_LAMBDA, 0);
-    int n = 0;
+    struct scope *inner = scope_new(v, scope); struct node *t = node_new(v, N_LAMBDA, 0); int n = 0;
     for (Value p = params; p != NIL; p = IS_PAIR(p) ? CDR(p) : NIL) n++;
     t->vars = arena_alloc(v, sizeof(void *) * (size_t)(n + 1)), t->n = n;
     for (int i = 0; i < n; i++, params = IS_PAIR(params) ? CDR(params) : NIL) {
-        t->rest = !IS_PAIR(params);
-        t->vars[i] = bind(v, inner, t->rest ? params : CAR(params));
+        t->rest = !IS_PAIR(params); t->vars[i] = bind(v, inner, t->rest ? params : CAR(params));
     }
-    t->kids[0] = analyze_body(v, body, inner);
-    return t;
+    t->kids[0] = analyze_body(v, body, inner); return t;
 }
 
 /* ---- loops: a procedure of which every use is a call in tail position needs no closure and no frame ---- */
@@ -129,21 +109,15 @@ static int tail_calls(struct node *t, struct var *f, int arity, struct node *loo
 }
 
 static struct node *named_let(vm *v, Value name, Value bindings, Value body, struct scope *scope) {
-    int n = (int)list_length(bindings), i = 0;
-    struct node *loop = node_new(v, N_LOOP, n);
+    int n = (int)list_length(bindings), i = 0; struct node *loop = node_new(v, N_LOOP, n);
     struct scope *outer = scope_new(v, scope), *inner = scope_new(v, outer);
     for (Value b = bindings; b != NIL; b = CDR(b), i++) {
-        need(v, list_length(CAR(b)) == 2, CAR(b));
-        loop->kids[i] = analyze(v, CADR(CAR(b)), scope);
+        need(v, list_length(CAR(b)) == 2, CAR(b)); loop->kids[i] = analyze(v, CADR(CAR(b)), scope);
     }
-    struct var *f = bind(v, outer, name);
-    i = 0;
+    struct var *f = bind(v, outer, name); i = 0;
     for (Value b = bindings; b != NIL; b = CDR(b)) loop->vars[i++] = bind(v, inner, CAR(CAR(b)));
     struct node *code = loop->kids[n] = analyze_body(v, body, inner);
-    if (!f->mutated && tail_calls(code, f, n, NULL) == f->refs) {
-        tail_calls(code, f, n, loop);
-        return loop;
-    }
+    if (!f->mutated && tail_calls(code, f, n, NULL) == f->refs) { tail_calls(code, f, n, loop); return loop; }
     struct node *rec = node_new(v, N_LETREC, 1), *fn = node_new(v, N_LAMBDA, n), *call = node_new(v, N_CALL, n + 1);
     fn->kids[0] = code, memcpy(fn->vars, loop->vars, sizeof(void *) * (size_t)n), fn->value = identifier_symbol(name);
     call->kids[0] = node_new(v, N_LOCAL, 0), call->kids[0]->var = f;
@@ -154,20 +128,16 @@ static struct node *named_let(vm *v, Value name, Value bindings, Value body, str
 
 /* ---- binding forms ---- */
 static struct node *let(vm *v, Value bindings, Value body, struct scope *scope) {
-    int n = (int)list_length(bindings), i = 0;
-    need(v, n >= 0, bindings);
+    int n = (int)list_length(bindings), i = 0; need(v, n >= 0, bindings);
     if (n == 0) return analyze_body(v, body, scope_new(v, scope));
-    struct node *t = node_new(v, N_LET, n);
-    struct scope *inner = scope_new(v, scope);
+    struct node *t = node_new(v, N_LET, n); struct scope *inner = scope_new(v, scope);
     for (Value b = bindings; b != NIL; b = CDR(b), i++) {
-        need(v, list_length(CAR(b)) == 2, CAR(b));
-        t->kids[i] = analyze(v, CADR(CAR(b)), scope);
+        need(v, list_length(CAR(b)) == 2, CAR(b)); t->kids[i] = analyze(v, CADR(CAR(b)), scope);
         if (t->kids[i]->kind == N_LAMBDA && !t->kids[i]->value) t->kids[i]->value = identifier_symbol(CAR(CAR(b)));
     }
     i = 0;
     for (Value b = bindings; b != NIL; b = CDR(b)) t->vars[i++] = bind(v, inner, CAR(CAR(b)));
-    t->kids[n] = analyze_body(v, body, inner);
-    return t;
+    t->kids[n] = analyze_body(v, body, inner); return t;
 }
 
 struct item { Value id, form; struct var *var; struct node *init; struct item *next; };
@@ -196,19 +166,15 @@ static struct node *letrec(vm *v, struct item *items, struct scope *scope, struc
         }
         i--;
     }
-    t->kids[n] = tail(v, body, scope);
-    struct node *fn = t->kids[0];
-    struct var *f = t->vars[0];
+    t->kids[n] = tail(v, body, scope); struct node *fn = t->kids[0]; struct var *f = t->vars[0];
     if (n == 1 && fn->kind == N_LAMBDA && !fn->rest && !f->mutated) { /* (define (loop ...) ...) (loop ...) is a named let */
         struct node *call = t->kids[1];
         if (call->kind == N_CALL && call->kids[0]->kind == N_LOCAL && call->kids[0]->var == f && call->n == fn->n + 1 &&
             tail_calls(fn->kids[0], f, fn->n, NULL) + 1 == f->refs) {
             struct node *loop = node_new(v, N_LOOP, fn->n);
             memcpy(loop->vars, fn->vars, sizeof(void *) * (size_t)fn->n);
-            memcpy(loop->kids, call->kids + 1, sizeof(void *) * (size_t)fn->n);
-            loop->kids[fn->n] = fn->kids[0];
-            tail_calls(fn->kids[0], f, fn->n, loop);
-            return loop;
+            memcpy(loop->kids, call->kids + 1, sizeof(void *) * (size_t)fn->n); loop->kids[fn->n] = fn->kids[0];
+            tail_calls(fn->kids[0], f, fn->n, loop); return loop;
         }
     }
     return t;
@@ -220,8 +186,7 @@ static Value define_value(vm *v, Value form, Value *name) { /* (define (f . args
     if (!IS_PAIR(target)) {
         *name = target;
         if (body == NIL) return UNSPECIFIED;
-        need(v, IS_PAIR(body) && CDR(body) == NIL, form);
-        return CAR(body);
+        need(v, IS_PAIR(body) && CDR(body) == NIL, form); return CAR(body);
     }
     while (IS_PAIR(CAR(target))) {
         Value inner = hold(v, cons(v, make_alias(v, symbol(v, "lambda"), NULL), hold(v, cons(v, CDR(target), body))));
@@ -272,17 +237,12 @@ static Value splice_syntax(vm *v, Value form, struct scope *outer) {
 /* Macros at the heads of all forms are expanded first, for any may turn out to be a definition. */
 struct node *analyze_body(vm *v, Value forms, struct scope *scope) {
     struct item *items = NULL, **end = &items, **expressions = &items; /* *expressions: those behind the last definition */
-    int line = v->compiler->line;
-    need(v, list_length(forms) > 0, forms);
-    scope = scope_new(v, scope);
+    int line = v->compiler->line; need(v, list_length(forms) > 0, forms); scope = scope_new(v, scope);
     for (Value rest = forms; rest != NIL;) {
-        Value form = CAR(rest), s, name;
-        note_line(v, form);
-        s = IS_PAIR(form) ? syntactic(CAR(form), scope) : 0;
+        Value form = CAR(rest), s, name; note_line(v, form); s = IS_PAIR(form) ? syntactic(CAR(form), scope) : 0;
         if (s && (!IS_SPECIAL(s) || s >= SPECIAL(S_INCLUDE))) {
             form = IS_SPECIAL(s) ? expand_include(v, form, s == SPECIAL(S_INCLUDE_CI)) : expand_macro(v, s, form, scope);
-            position_set(v, form, v->compiler->line, v->compiler->file);
-            rest = hold(v, cons(v, form, CDR(rest)));
+            position_set(v, form, v->compiler->line, v->compiler->file); rest = hold(v, cons(v, form, CDR(rest)));
             continue;
         }
         rest = CDR(rest);
@@ -301,8 +261,7 @@ struct node *analyze_body(vm *v, Value forms, struct scope *scope) {
             bind_macro(v, scope, CADR(form), make_macro(v, CAR(CDDR(form)), scope));
             continue;
         }
-        struct item *it = *end = arena_alloc(v, sizeof *it);
-        end = &it->next, it->form = form;
+        struct item *it = *end = arena_alloc(v, sizeof *it); end = &it->next, it->form = form;
         if (s != SPECIAL(S_DEFINE)) continue;
         it->form = define_value(v, form, &name), it->id = name, expressions = end;
         struct binding *b = scope->bindings;
@@ -310,8 +269,7 @@ struct node *analyze_body(vm *v, Value forms, struct scope *scope) {
         it->var = b && b->var ? b->var : bind(v, scope, name);
         if (b && b->var) b->var->mutated = true; /* defined twice */
     }
-    v->compiler->line = line;
-    Value *base = v->sp, body;
+    v->compiler->line = line; Value *base = v->sp, body;
     for (struct item *it = *expressions; it; it = it->next) hold(v, it->form);
     body = hold(v, list_from(v, (int)(v->sp - base), base, NIL));
     *expressions = NULL;
@@ -321,22 +279,18 @@ struct node *analyze_body(vm *v, Value forms, struct scope *scope) {
 }
 
 static struct node *assignment(vm *v, Value form, struct scope *scope) {
-    need(v, list_length(form) == 3 && is_identifier(CADR(form)), form);
-    Value g;
+    need(v, list_length(form) == 3 && is_identifier(CADR(form)), form); Value g;
     struct binding *b = resolve(CADR(form), scope, &g);
     if (b && !b->var) syntax_error(v, "keyword used as a variable", CADR(form));
     struct node *t = node_new(v, b ? N_SET : N_SET_GLOBAL, 1);
     if (b) t->var = b->var, b->var->mutated = true, b->var->refs++;
     else t->value = g;
-    t->kids[0] = analyze(v, CAR(CDDR(form)), scope);
-    return t;
+    t->kids[0] = analyze(v, CAR(CDDR(form)), scope); return t;
 }
 
 static struct node *definition(vm *v, Value form, struct scope *scope) {
-    Value name, value = define_value(v, form, &name);
-    need(v, scope == NULL && is_identifier(name), form);
-    struct node *t = node_new(v, N_DEFINE, 1);
-    t->value = identifier_symbol(name);
+    Value name, value = define_value(v, form, &name); need(v, scope == NULL && is_identifier(name), form);
+    struct node *t = node_new(v, N_DEFINE, 1); t->value = identifier_symbol(name);
     Value old = SYMBOL(t->value)->value; /* a variable may take the name of a keyword */
     if (IS_SPECIAL(old) || (TAG(old) == TAG_OBJECT && TYPE(old) == T_MACRO)) store(v, t->value, &SYMBOL(t->value)->value, UNBOUND);
     t->kids[0] = analyze(v, value, scope);
@@ -345,18 +299,14 @@ static struct node *definition(vm *v, Value form, struct scope *scope) {
 }
 
 static struct node *special(vm *v, int which, Value form, struct scope *scope) {
-    int64_t n = list_length(form);
-    struct node *t;
-    struct item *items = NULL, **end = &items;
+    int64_t n = list_length(form); struct node *t; struct item *items = NULL, **end = &items;
     need(v, n > 0, form);
     switch (which) {
     case S_QUOTE: need(v, n == 2, form); return constant(v, strip_syntax(v, CADR(form)));
     case S_IF:
-        need(v, n == 3 || n == 4, form);
-        t = node_new(v, N_IF, 3);
+        need(v, n == 3 || n == 4, form); t = node_new(v, N_IF, 3);
         t->kids[0] = analyze(v, CADR(form), scope), t->kids[1] = analyze(v, CAR(CDDR(form)), scope);
-        t->kids[2] = n == 4 ? analyze(v, CADR(CDDR(form)), scope) : constant(v, UNSPECIFIED);
-        return t;
+        t->kids[2] = n == 4 ? analyze(v, CADR(CDDR(form)), scope) : constant(v, UNSPECIFIED); return t;
     case S_DEFINE: return definition(v, form, scope);
     case S_SET: return assignment(v, form, scope);
     case S_LAMBDA: need(v, n >= 3, form); return lambda(v, CADR(form), CDDR(form), scope);
@@ -367,11 +317,9 @@ static struct node *special(vm *v, int which, Value form, struct scope *scope) {
         need(v, n >= 4 && list_length(CAR(CDDR(form))) >= 0, form);
         return named_let(v, CADR(form), CAR(CDDR(form)), CDR(CDDR(form)), scope);
     case S_LETREC:
-        need(v, n >= 3 && list_length(CADR(form)) >= 0, form);
-        scope = scope_new(v, scope);
+        need(v, n >= 3 && list_length(CADR(form)) >= 0, form); scope = scope_new(v, scope);
         for (Value b = CADR(form); b != NIL; b = CDR(b)) {
-            need(v, list_length(CAR(b)) == 2, CAR(b));
-            struct item *it = arena_alloc(v, sizeof *it);
+            need(v, list_length(CAR(b)) == 2, CAR(b)); struct item *it = arena_alloc(v, sizeof *it);
             it->id = CAR(CAR(b)), it->form = CADR(CAR(b)), it->var = bind(v, scope, it->id), *end = it, end = &it->next;
         }
         return items ? letrec(v, items, scope, analyze_body, CDDR(form)) : analyze_body(v, CDDR(form), scope);
@@ -385,8 +333,7 @@ static struct node *special(vm *v, int which, Value form, struct scope *scope) {
     case S_DEFINE_SYNTAX: {
         need(v, n == 3 && scope == NULL && is_identifier(CADR(form)), form);
         Value s = identifier_symbol(CADR(form)), macro = make_macro(v, CAR(CDDR(form)), NULL);
-        store(v, s, &SYMBOL(s)->value, macro);
-        return constant(v, UNSPECIFIED);
+        store(v, s, &SYMBOL(s)->value, macro); return constant(v, UNSPECIFIED);
     }
     case S_LET_SYNTAX: {
         Value spliced = scope ? 0 : splice_syntax(v, form, NULL);
@@ -408,19 +355,14 @@ struct node *analyze(vm *v, Value form, struct scope *scope) {
         if (form == NIL) syntax_error(v, "() is not an expression", form);
         return constant(v, strip_syntax(v, form));
     }
-    int line = v->compiler->line;
-    const char *file = v->compiler->file;
+    int line = v->compiler->line; const char *file = v->compiler->file;
     if (++v->compiler->depth > MAX_NESTING) syntax_error(v, "expression nested too deeply", UNSPECIFIED);
-    check_c_stack(v);
-    note_line(v, form);
-    Value s = syntactic(CAR(form), scope);
+    check_c_stack(v); note_line(v, form); Value s = syntactic(CAR(form), scope);
     struct node *t;
     if (IS_SPECIAL(s)) t = special(v, (int)(s >> 8), form, scope);
     else if (s) t = analyze(v, expand_macro(v, s, form, scope), scope);
     else {
-        int64_t n = list_length(form);
-        need(v, n > 0, form);
-        Value head = CAR(form);
+        int64_t n = list_length(form); need(v, n > 0, form); Value head = CAR(form);
         if (IS_PAIR(head) && syntactic(CAR(head), scope) == SPECIAL(S_LAMBDA) && list_length(head) >= 3 && list_length(CADR(head)) == n - 1 && n > 1) {
             t = node_new(v, N_LET, (int)n - 1); /* ((lambda (x ...) body) value ...) */
             struct scope *inner = scope_new(v, scope);
@@ -433,6 +375,5 @@ struct node *analyze(vm *v, Value form, struct scope *scope) {
             for (int i = 0; i < n; i++, form = CDR(form)) t->kids[i] = analyze(v, CAR(form), scope);
         }
     }
-    v->compiler->line = line, v->compiler->file = file, v->compiler->depth--;
-    return t;
+    v->compiler->line = line, v->compiler->file = file, v->compiler->depth--; return t;
 }

@@ -4,10 +4,8 @@
 #include "ops.h"
 
 struct function {
-    uint32_t *ops, *lines;
-    Value *constants;
-    int op_count, op_room, line_count, line_room, constant_count, constant_room;
-    struct var **free;
+    uint32_t *ops, *lines; Value *constants;
+    int op_count, op_room, line_count, line_room, constant_count, constant_room; struct var **free;
     int free_count, free_room, depth, max_depth, last_line;
 };
 
@@ -28,9 +26,7 @@ void boot_compiler(void) {
     } while (0)
 
 static int emit_word(vm *v, struct function *f, uint32_t word) {
-    GROW(v, f->ops, f->op_count, f->op_room);
-    f->ops[f->op_count] = word;
-    return f->op_count++;
+    GROW(v, f->ops, f->op_count, f->op_room); f->ops[f->op_count] = word; return f->op_count++;
 }
 
 static int emit(vm *v, struct function *f, int op, int a) {
@@ -41,17 +37,13 @@ static int emit(vm *v, struct function *f, int op, int a) {
 static void emit_value(vm *v, struct function *f, Value x) {
     emit_word(v, f, (uint32_t)x), emit_word(v, f, (uint32_t)(x >> 32));
     if (!IS_POINTER(x)) return;
-    GROW(v, f->constants, f->constant_count, f->constant_room);
-    f->constants[f->constant_count++] = x;
+    GROW(v, f->constants, f->constant_count, f->constant_room); f->constants[f->constant_count++] = x;
 }
 
 static void at_line(vm *v, struct function *f, int line) {
     if (line == f->last_line || line == 0) return;
     f->last_line = line;
-    if (f->line_count + 2 > f->line_room) {
-        int room = f->line_room;
-        GROW(v, f->lines, room, f->line_room);
-    }
+    if (f->line_count + 2 > f->line_room) { int room = f->line_room; GROW(v, f->lines, room, f->line_room); }
     f->lines[f->line_count++] = (uint32_t)f->op_count, f->lines[f->line_count++] = (uint32_t)line;
 }
 
@@ -63,15 +55,12 @@ static void deeper(struct function *f, int n) {
 static int free_index(vm *v, struct function *f, struct var *x) {
     for (int i = 0; i < f->free_count; i++)
         if (f->free[i] == x) return i;
-    GROW(v, f->free, f->free_count, f->free_room);
-    f->free[f->free_count] = x;
-    return f->free_count++;
+    GROW(v, f->free, f->free_count, f->free_room); f->free[f->free_count] = x; return f->free_count++;
 }
 
 struct patch { int at; struct patch *next; };
 static void jump_to(vm *v, struct function *f, struct patch **list, int op) {
-    struct patch *p = arena_alloc(v, sizeof *p);
-    p->at = emit(v, f, op, 0), p->next = *list, *list = p;
+    struct patch *p = arena_alloc(v, sizeof *p); p->at = emit(v, f, op, 0), p->next = *list, *list = p;
 }
 static void land(struct function *f, struct patch *p) {
     for (; p; p = p->next) f->ops[p->at] = (f->ops[p->at] & 255) | (uint32_t)(f->op_count - p->at - 1) << 8;
@@ -93,9 +82,7 @@ static void gen_push(vm *v, struct function *f, struct node *t) {
 }
 
 static void place(struct function *f, struct var *x, int slot) { x->owner = f, x->slot = slot; }
-static void box(vm *v, struct function *f, struct var *x) {
-    if (x->mutated) emit(v, f, OP_BOX_LOCAL, x->slot);
-}
+static void box(vm *v, struct function *f, struct var *x) { if (x->mutated) emit(v, f, OP_BOX_LOCAL, x->slot); }
 
 /* ---- inlined primitives ---- */
 static const struct prim *primitive_of(struct node *t, struct node **args, int *n) {
@@ -113,51 +100,38 @@ static int gen_operands(vm *v, struct function *f, const struct prim *p, struct 
     switch (p->class) {
     case PRIM_TEST1: case PRIM_UNARY:
         if (is_local(f, arg[0])) return at_line(v, f, line), emit(v, f, p->op + 1, arg[0]->var->slot);
-        gen(v, f, arg[0], false), at_line(v, f, line);
-        return emit(v, f, p->op, 0);
+        gen(v, f, arg[0], false), at_line(v, f, line); return emit(v, f, p->op, 0);
     case PRIM_TERNARY:
-        gen_push(v, f, arg[0]), gen_push(v, f, arg[1]), gen(v, f, arg[2], false);
-        f->depth -= 2, at_line(v, f, line);
+        gen_push(v, f, arg[0]), gen_push(v, f, arg[1]), gen(v, f, arg[2], false); f->depth -= 2, at_line(v, f, line);
         return emit(v, f, p->op, 0);
     }
     bool commutes = p->op == OP_ADD_S || p->op == OP_MUL_S || p->op == OP_EQ_S || p->op == OP_EQV_S;
     if (commutes && (is_small(arg[0]) || (p->op >= OP_EQ_S && p->op <= OP_EQV_S && arg[0]->kind == N_CONST))) {
-        struct node *t = arg[0];
-        arg[0] = arg[1], arg[1] = t;
+        struct node *t = arg[0]; arg[0] = arg[1], arg[1] = t;
     }
     if (p->class != PRIM_BINARY && is_small(arg[1])) {
-        gen(v, f, arg[0], false), at_line(v, f, line);
-        return emit(v, f, p->op + 2, (int)UNFIX(arg[1]->value));
+        gen(v, f, arg[0], false), at_line(v, f, line); return emit(v, f, p->op + 2, (int)UNFIX(arg[1]->value));
     }
     if (is_local(f, arg[0])) {
-        gen(v, f, arg[1], false), at_line(v, f, line);
-        return emit(v, f, p->op + 1, arg[0]->var->slot);
+        gen(v, f, arg[1], false), at_line(v, f, line); return emit(v, f, p->op + 1, arg[0]->var->slot);
     }
-    gen_push(v, f, arg[0]), gen(v, f, arg[1], false);
-    f->depth--, at_line(v, f, line);
-    return emit(v, f, p->op, 0);
+    gen_push(v, f, arg[0]), gen(v, f, arg[1], false); f->depth--, at_line(v, f, line); return emit(v, f, p->op, 0);
 }
 
 static bool gen_primitive(vm *v, struct function *f, struct node *t) {
-    struct node *args[3];
-    int n;
-    const struct prim *p = primitive_of(t, args, &n);
+    struct node *args[3]; int n; const struct prim *p = primitive_of(t, args, &n);
     if (!p) return false;
     gen_operands(v, f, p, args, t->line);
     for (int i = 3; p->class == PRIM_ARITH && i < t->n; i++) { /* (+ a b c ...): from the left */
         emit(v, f, OP_PUSH, 0), deeper(f, 1);
-        gen(v, f, t->kids[i], false);
-        at_line(v, f, t->line);
-        emit(v, f, p->op, 0), f->depth--;
+        gen(v, f, t->kids[i], false); at_line(v, f, t->line); emit(v, f, p->op, 0), f->depth--;
     }
     return true;
 }
 
 /* Jumps when the truth of t is `sense`, else falls through. */
 static void gen_branch(vm *v, struct function *f, struct node *t, bool sense, struct patch **out) {
-    struct node *args[3];
-    struct patch *skip = NULL;
-    int n;
+    struct node *args[3]; struct patch *skip = NULL; int n;
     if (t->kind == N_CONST) {
         if ((t->value != FALSE) == sense) jump_to(v, f, out, OP_JUMP);
         return;
@@ -165,9 +139,7 @@ static void gen_branch(vm *v, struct function *f, struct node *t, bool sense, st
     if ((t->kind == N_AND || t->kind == N_OR) && t->n > 0) {
         bool early = t->kind == N_OR; /* the truth that decides before the last */
         for (int i = 0; i < t->n - 1; i++) gen_branch(v, f, t->kids[i], early, early == sense ? out : &skip);
-        gen_branch(v, f, t->kids[t->n - 1], sense, out);
-        land(f, skip);
-        return;
+        gen_branch(v, f, t->kids[t->n - 1], sense, out); land(f, skip); return;
     }
     const struct prim *p = primitive_of(t, args, &n);
     if (p && p->op == OP_NOT_A) return gen_branch(v, f, args[0], !sense, out);
@@ -178,18 +150,15 @@ static void gen_branch(vm *v, struct function *f, struct node *t, bool sense, st
         else emit(v, f, OP_JUMP_FALSE, 1), jump_to(v, f, out, OP_JUMP);
         return;
     }
-    gen(v, f, t, false);
-    jump_to(v, f, out, sense ? OP_JUMP_TRUE : OP_JUMP_FALSE);
+    gen(v, f, t, false); jump_to(v, f, out, sense ? OP_JUMP_TRUE : OP_JUMP_FALSE);
 }
 
 /* ---- functions ---- */
 static Value finish(vm *v, struct function *f, struct node *fn) {
-    besom_mutator *m = v->m;
-    Value *base = v->sp, constants = hold(v, make_object(v, T_VECTOR, f->constant_count, 0));
+    besom_mutator *m = v->m; Value *base = v->sp, constants = hold(v, make_object(v, T_VECTOR, f->constant_count, 0));
     for (int i = 0; i < f->constant_count; i++) FIELD(constants, i) = f->constants[i];
     void *ops = NULL, *lines = NULL; /* plain pointers, so rooted by a frame rather than held */
-    struct code *c = NULL;
-    BESOM_FRAME(m, &ops, &lines);
+    struct code *c = NULL; BESOM_FRAME(m, &ops, &lines);
     ops = besom_alloc(m, sizeof(uint32_t) * (size_t)f->op_count, BESOM_NOSCAN);
     lines = besom_alloc(m, sizeof(uint32_t) * (size_t)(f->line_count + 4), BESOM_NOSCAN);
     if (ops && lines) c = besom_new(m, code_layout);
@@ -209,24 +178,20 @@ static struct function *gen_lambda(vm *v, struct function *f, struct node *t) {
     for (int i = 0; i < t->n; i++) place(inner, t->vars[i], i);
     deeper(inner, t->n);
     for (int i = 0; i < t->n; i++) box(v, inner, t->vars[i]);
-    at_line(v, inner, t->line);
-    gen(v, inner, t->kids[0], true);
-    Value code = hold(v, finish(v, inner, t));
+    at_line(v, inner, t->line); gen(v, inner, t->kids[0], true); Value code = hold(v, finish(v, inner, t));
     for (int i = 0; i < inner->free_count; i++) {
         struct var *x = inner->free[i];
         if (x->owner == f) emit(v, f, OP_PUSH_LOCAL, x->slot);
         else emit(v, f, OP_PUSH_FREE, free_index(v, f, x));
     }
     deeper(f, inner->free_count), f->depth -= inner->free_count;
-    emit(v, f, OP_CLOSURE, inner->free_count), emit_value(v, f, code);
-    return inner;
+    emit(v, f, OP_CLOSURE, inner->free_count), emit_value(v, f, code); return inner;
 }
 
 static void gen_letrec(vm *v, struct function *f, struct node *t) {
     int n = t->n;
     for (int i = 0; i < n; i++) {
-        emit(v, f, OP_PUSH_CONST, 0), emit_value(v, f, UNBOUND);
-        place(f, t->vars[i], f->depth), deeper(f, 1);
+        emit(v, f, OP_PUSH_CONST, 0), emit_value(v, f, UNBOUND); place(f, t->vars[i], f->depth), deeper(f, 1);
         box(v, f, t->vars[i]);
     }
     struct function **made = arena_alloc(v, sizeof(void *) * (size_t)n);
@@ -249,9 +214,7 @@ static void gen_letrec(vm *v, struct function *f, struct node *t) {
 }
 
 static void gen_call(vm *v, struct function *f, struct node *t, bool tail) {
-    struct node *callee = t->kids[0];
-    bool global = callee->kind == N_GLOBAL;
-    int depth = f->depth, n = t->n - 1;
+    struct node *callee = t->kids[0]; bool global = callee->kind == N_GLOBAL; int depth = f->depth, n = t->n - 1;
     if (!tail) {
         emit(v, f, OP_FRAME, 0), deeper(f, 3);
         if (!global) gen(v, f, callee, false), emit(v, f, OP_SET_LOCAL, f->depth - 1);
@@ -265,9 +228,7 @@ static void gen_call(vm *v, struct function *f, struct node *t, bool tail) {
 }
 
 static void gen(vm *v, struct function *f, struct node *t, bool tail) {
-    struct patch *no = NULL, *end = NULL;
-    int depth = f->depth;
-    at_line(v, f, t->line);
+    struct patch *no = NULL, *end = NULL; int depth = f->depth; at_line(v, f, t->line);
     switch (t->kind) {
     case N_CONST:
         if (is_small(t)) emit(v, f, OP_FIXNUM, (int)UNFIX(t->value));
@@ -288,23 +249,17 @@ static void gen(vm *v, struct function *f, struct node *t, bool tail) {
         emit(v, f, t->kind == N_DEFINE ? OP_DEFINE_GLOBAL : OP_SET_GLOBAL, 0), emit_value(v, f, t->value);
         break;
     case N_IF:
-        gen_branch(v, f, t->kids[0], false, &no);
-        gen(v, f, t->kids[1], tail);
+        gen_branch(v, f, t->kids[0], false, &no); gen(v, f, t->kids[1], tail);
         if (!tail && t->kids[1]->kind != N_AGAIN) jump_to(v, f, &end, OP_JUMP);
-        land(f, no);
-        gen(v, f, t->kids[2], tail);
-        land(f, end);
+        land(f, no); gen(v, f, t->kids[2], tail); land(f, end);
         return;
     case N_AND: case N_OR:
         for (int i = 0; i < t->n - 1; i++) gen(v, f, t->kids[i], false), jump_to(v, f, &end, t->kind == N_AND ? OP_JUMP_FALSE : OP_JUMP_TRUE);
-        gen(v, f, t->kids[t->n - 1], tail);
-        land(f, end);
-        break;
+        gen(v, f, t->kids[t->n - 1], tail); land(f, end); break;
     case N_SEQ:
         for (int i = 0; i < t->n - 1; i++)
             if (t->kids[i]->kind != N_CONST && t->kids[i]->kind != N_LOCAL) gen(v, f, t->kids[i], false);
-        gen(v, f, t->kids[t->n - 1], tail);
-        return;
+        gen(v, f, t->kids[t->n - 1], tail); return;
     case N_LAMBDA: gen_lambda(v, f, t); break;
     case N_LET: case N_LOOP:
         for (int i = 0; i < t->n; i++) gen_push(v, f, t->kids[i]);
@@ -313,20 +268,15 @@ static void gen(vm *v, struct function *f, struct node *t, bool tail) {
         for (int i = 0; i < t->n; i++) box(v, f, t->vars[i]);
         gen(v, f, t->kids[t->n], tail);
         if (!tail && t->n) emit(v, f, OP_POP, t->n);
-        f->depth = depth;
-        return;
+        f->depth = depth; return;
     case N_LETREC:
-        gen_letrec(v, f, t);
-        gen(v, f, t->kids[t->n], tail);
+        gen_letrec(v, f, t); gen(v, f, t->kids[t->n], tail);
         if (!tail) emit(v, f, OP_POP, t->n);
-        f->depth = depth;
-        return;
+        f->depth = depth; return;
     case N_AGAIN:
         for (int i = 1; i < t->n; i++) gen_push(v, f, t->kids[i]);
         emit(v, f, OP_LOOP, t->n - 1), emit_word(v, f, (uint32_t)t->target->loop_slot);
-        emit_word(v, f, (uint32_t)(t->target->loop_start - f->op_count + 1));
-        f->depth = depth;
-        return;
+        emit_word(v, f, (uint32_t)(t->target->loop_start - f->op_count + 1)); f->depth = depth; return;
     case N_CALL:
         if (gen_primitive(v, f, t)) break;
         gen_call(v, f, t, tail);
@@ -337,23 +287,14 @@ static void gen(vm *v, struct function *f, struct node *t, bool tail) {
 }
 
 Value compile(vm *v, Value form) {
-    struct compiler state = {.file = "<eval>"};
-    struct function *f;
-    Value *base = v->sp;
-    hold(v, form);
-    arena_reset(v);
-    v->compiler = &state;
+    struct compiler state = {.file = "<eval>"}; struct function *f; Value *base = v->sp;
+    hold(v, form); arena_reset(v); v->compiler = &state;
     const char *file;
     if (IS_PAIR(form) && (state.line = position_of(v, form, &file)) != 0) state.file = file;
-    struct node *t = analyze(v, form, NULL);
-    f = arena_alloc(v, sizeof *f);
+    struct node *t = analyze(v, form, NULL); f = arena_alloc(v, sizeof *f);
     gen(v, f, t, booting); /* not a tail: its frame tells an error at the toplevel where it is */
     if (!booting) emit(v, f, OP_RETURN, 0);
-    v->compiler->line = 0;
-    Value code = hold(v, finish(v, f, NULL));
-    Value c = make_object(v, T_CLOSURE, 1, 0);
-    CLOSURE(c)->code = code;
-    v->compiler = NULL;
-    arena_reset(v);
+    v->compiler->line = 0; Value code = hold(v, finish(v, f, NULL)); Value c = make_object(v, T_CLOSURE, 1, 0);
+    CLOSURE(c)->code = code; v->compiler = NULL; arena_reset(v);
     return v->sp = base, c;
 }

@@ -6,22 +6,16 @@
 #include <unistd.h>
 
 Value call_with(vm *v, Value *argv, Value proc, int argc) {
-    argv[-1] = proc;
-    v->sp = argv + argc, v->argc = argc;
-    return CALL_REQUEST;
+    argv[-1] = proc; v->sp = argv + argc, v->argc = argc; return CALL_REQUEST;
 }
 
-static void need_room(vm *v, int64_t words) {
-    if (words > v->limit - v->sp) stack_overflow(v);
-}
+static void need_room(vm *v, int64_t words) { if (words > v->limit - v->sp) stack_overflow(v); }
 
 CONTROL(apply, "apply", 1, -1) {
-    Value f = argv[0], list = argv[argc - 1];
-    int64_t n = list_length(list);
+    Value f = argv[0], list = argv[argc - 1]; int64_t n = list_length(list);
     if (argc == 1) return call_with(v, argv, f, 0);
     if (n < 0) fail_type(v, "apply", "a list", list);
-    need_room(v, n);
-    memmove(argv, argv + 1, (size_t)(argc - 2) * sizeof(Value));
+    need_room(v, n); memmove(argv, argv + 1, (size_t)(argc - 2) * sizeof(Value));
     for (Value *p = argv + argc - 2; list != NIL; list = CDR(list)) *p++ = CAR(list);
     return call_with(v, argv, f, argc - 2 + (int)n);
 }
@@ -41,22 +35,17 @@ CONTROL(apply_values, "%apply-values", 2, 2) { /* (%apply-values consumer values
 }
 
 CONTROL(call_cc, "call-with-current-continuation", 1, 1) {
-    Value f = argv[0];
-    size_t words = (size_t)(argv - 3 - (v->stack + REGISTERS));
+    Value f = argv[0]; size_t words = (size_t)(argv - 3 - (v->stack + REGISTERS));
     struct continuation *k = alloc(v, sizeof *k + words * sizeof(Value), BESOM_VALUES);
     k->header = HEADER(T_CONTINUATION, words);
     memcpy(k->dynamic, v->stack, sizeof k->dynamic); /* handlers, winders, parameters, and whose stack it is */
-    k->fp = argv[-3], k->ip = argv[-2];
-    memcpy(k->stack, v->stack + REGISTERS, words * sizeof(Value));
-    argv[0] = TAGGED(k, TAG_PROC);
-    return call_with(v, argv, f, 1);
+    k->fp = argv[-3], k->ip = argv[-2]; memcpy(k->stack, v->stack + REGISTERS, words * sizeof(Value));
+    argv[0] = TAGGED(k, TAG_PROC); return call_with(v, argv, f, 1);
 }
 REGISTER_(call_cc, 1, "call/cc", 1, 1, 1)
 CONTROL(throw, "%throw", 2, 2) { /* (%throw continuation value): the winders have run */
     Value k = argv[0], x = argv[1];
-    v->stack[REG_WINDERS] = CONTINUATION(k)->dynamic[REG_WINDERS];
-    argv[0] = x;
-    return call_with(v, argv, k, 1);
+    v->stack[REG_WINDERS] = CONTINUATION(k)->dynamic[REG_WINDERS]; argv[0] = x; return call_with(v, argv, k, 1);
 }
 BUILTIN(continuation_winders, "%continuation-winders", 1, 1) { return CONTINUATION(argv[0])->dynamic[REG_WINDERS]; }
 
@@ -74,8 +63,7 @@ BUILTIN(handlers, "%handlers", 0, 1) {
 
 BUILTIN(make_parameter, "%make-parameter", 2, 2) { /* (%make-parameter value converter): the value is converted already */
     Value p = make_object(v, T_PARAMETER, 2, FALSE);
-    FIELD(p, 0) = argv[0], FIELD(p, 1) = argv[1];
-    return p;
+    FIELD(p, 0) = argv[0], FIELD(p, 1) = argv[1]; return p;
 }
 BUILTIN(parameter_converter, "%parameter-converter", 1, 1) {
     if (!IS_PROC_TYPE(argv[0], T_PARAMETER)) fail_type(v, "parameterize", "a parameter", argv[0]);
@@ -104,15 +92,13 @@ BUILTIN(uncaught, "%uncaught", 1, 1) { /* to the toplevel, with the place if the
         Value irritants = hold(v, list_from(v, 1, argv, NIL)), text = hold(v, string_from_c(v, "uncaught exception:"));
         x = condition_new(v, text, text, irritants);
     }
-    v->stack[REG_LAST] = x;
-    longjmp(*v->on_exit, 1);
+    v->stack[REG_LAST] = x; longjmp(*v->on_exit, 1);
 }
 
 /* ---- records, case-lambda, promises ---- */
 BUILTIN(make_rtd, "%make-rtd", 2, 2) {
     Value fields = hold(v, list_to_vector(v, argv[1])), r = make_object(v, T_RTD, 2, FALSE);
-    FIELD(r, 0) = argv[0], FIELD(r, 1) = fields;
-    return r;
+    FIELD(r, 0) = argv[0], FIELD(r, 1) = fields; return r;
 }
 static Value record_proc(vm *v, int type, int argc, Value *argv) {
     if (!IS(argv[0], T_RTD)) fail_type(v, "define-record-type", "a record type", argv[0]);
@@ -132,8 +118,7 @@ BUILTIN(case_lambda, "%case-lambda", 0, -1) {
 }
 /* A promise is a cell that promises may share: #(cell), cell = (done? . value or thunk). */
 BUILTIN(make_promise, "%make-promise", 2, 2) {
-    Value cell = hold(v, cons_unrooted(v, argv[0], argv[1]));
-    return make_object(v, T_PROMISE, 1, cell);
+    Value cell = hold(v, cons_unrooted(v, argv[0], argv[1])); return make_object(v, T_PROMISE, 1, cell);
 }
 BUILTIN(is_promise, "promise?", 1, 1) { return BOOL(IS(argv[0], T_PROMISE)); }
 BUILTIN(promise_cell, "%promise-cell", 1, 2) {
@@ -148,13 +133,10 @@ CONTROL(eval, "eval", 1, 2) { return call_with(v, argv, compile(v, argv[0]), 0);
 BUILTIN(environment, "interaction-environment", 0, 0) { return UNSPECIFIED; }
 BUILTIN(void, "void", 0, -1) { return UNSPECIFIED; }
 BUILTIN(gc, "collect-garbage", 0, 0) {
-    besom_status status = besom_collect(v->m);
-    return BOOL(status == BESOM_OK);
+    besom_status status = besom_collect(v->m); return BOOL(status == BESOM_OK);
 }
 static double now(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+    struct timespec t; clock_gettime(clock, &t); return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 BUILTIN(jiffy, "current-jiffy", 0, 0) { return FIX((int64_t)(now(CLOCK_MONOTONIC) * 1e6)); }
 BUILTIN(jiffies, "jiffies-per-second", 0, 0) { return FIX(1000000); }
@@ -166,13 +148,11 @@ BUILTIN(exit, "exit", 0, 1) {
 BUILTIN(emergency_exit, "emergency-exit", 0, 1) { _exit(argc == 0 || argv[0] == TRUE ? 0 : IS_FIX(argv[0]) ? (int)UNFIX(argv[0]) & 255 : 1); }
 BUILTIN(getenv, "get-environment-variable", 1, 1) {
     if (!IS(argv[0], T_STRING)) fail_type(v, "get-environment-variable", "a string", argv[0]);
-    char *name = string_to_c(v, argv[0]), *value = getenv(name);
-    free(name);
+    char *name = string_to_c(v, argv[0]), *value = getenv(name); free(name);
     return value ? string_from_c(v, value) : FALSE;
 }
 BUILTIN(environment_variables, "get-environment-variables", 0, 0) {
-    Value *base = v->sp;
-    hold(v, NIL);
+    Value *base = v->sp; hold(v, NIL);
     extern char **environ;
     for (char **e = environ; *e; e++) {
         char *equals = strchr(*e, '=');

@@ -5,8 +5,7 @@
 extern const char *compiler_where(vm *, int *line);
 
 _Noreturn void throw_value(vm *v, Value x) {
-    v->stack[REG_LAST] = x;
-    longjmp(*v->on_error, 1);
+    v->stack[REG_LAST] = x; longjmp(*v->on_error, 1);
 }
 
 /* The line of the instruction before `ip`, or 0. */
@@ -17,15 +16,11 @@ static uint32_t line_of(struct code *c, const uint32_t *ip) {
 }
 
 Value vm_where(vm *v, bool skip_prelude) {
-    char text[300];
-    int line = 0;
-    const char *file = v->compiler ? compiler_where(v, &line) : NULL;
-    Value *fp = v->fp;
-    const uint32_t *ip = v->ip;
+    char text[300]; int line = 0; const char *file = v->compiler ? compiler_where(v, &line) : NULL;
+    Value *fp = v->fp; const uint32_t *ip = v->ip;
     while (!file && fp > v->stack + REGISTERS && ip) {
         if (IS_PROC_TYPE(fp[-1], T_CLOSURE)) {
-            struct code *c = CODE(CLOSURE(fp[-1])->code);
-            line = (int)line_of(c, ip);
+            struct code *c = CODE(CLOSURE(fp[-1])->code); line = (int)line_of(c, ip);
             if (line && !(skip_prelude && c->file[0] == '<' && c->file[1] == 'p')) file = c->file;
         }
         ip = (const uint32_t *)(uintptr_t)fp[-2];
@@ -33,30 +28,23 @@ Value vm_where(vm *v, bool skip_prelude) {
         fp = (Value *)((char *)v->stack + fp[-3]);
     }
     if (!file || line == 0) return FALSE;
-    snprintf(text, sizeof text, "%.250s:%d", file, line);
-    return string_from_c(v, text);
+    snprintf(text, sizeof text, "%.250s:%d", file, line); return string_from_c(v, text);
 }
 
 Value condition_new(vm *v, Value kind, Value message, Value irritants) {
-    Value *base = v->sp;
-    hold(v, kind), hold(v, message), hold(v, irritants);
-    hold(v, vm_where(v, true));
+    Value *base = v->sp; hold(v, kind), hold(v, message), hold(v, irritants); hold(v, vm_where(v, true));
     Value c = make_object(v, T_CONDITION, CONDITION_FIELDS, FALSE);
     FIELD(c, CONDITION_KIND) = kind, FIELD(c, CONDITION_MESSAGE) = message;
-    FIELD(c, CONDITION_IRRITANTS) = irritants, FIELD(c, CONDITION_WHERE) = base[3];
-    return v->sp = base, c;
+    FIELD(c, CONDITION_IRRITANTS) = irritants, FIELD(c, CONDITION_WHERE) = base[3]; return v->sp = base, c;
 }
 
 _Noreturn void fail_kind(vm *v, const char *kind, const char *message, Value irritants) {
-    hold(v, irritants);
-    Value text = hold(v, string_from_c(v, message));
+    hold(v, irritants); Value text = hold(v, string_from_c(v, message));
     throw_value(v, condition_new(v, symbol(v, kind), text, irritants));
 }
 
 _Noreturn void fail(vm *v, const char *who, const char *message, int irritants, ...) {
-    char text[300];
-    va_list args;
-    Value *base = v->sp;
+    char text[300]; va_list args; Value *base = v->sp;
     va_start(args, irritants);
     for (int i = 0; i < irritants; i++) hold(v, va_arg(args, Value));
     va_end(args);
@@ -66,9 +54,7 @@ _Noreturn void fail(vm *v, const char *who, const char *message, int irritants, 
 }
 
 _Noreturn void fail_type(vm *v, const char *who, const char *expected, Value got) {
-    char text[120];
-    snprintf(text, sizeof text, "expected %s, got", expected);
-    fail(v, who, text, 1, got);
+    char text[120]; snprintf(text, sizeof text, "expected %s, got", expected); fail(v, who, text, 1, got);
 }
 
 int64_t index_arg(vm *v, const char *who, Value i, int64_t limit) {

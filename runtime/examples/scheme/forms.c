@@ -3,15 +3,11 @@
 #include <stdarg.h>
 
 Value build(vm *v, const char *first, int n, ...) {
-    Value *base = v->sp;
-    va_list args;
+    Value *base = v->sp; va_list args;
     if (first) make_alias(v, hold(v, symbol(v, first)), NULL); /* held, above its symbol */
-    Value *items = v->sp - (first ? 1 : 0);
-    va_start(args, n);
+    Value *items = v->sp - (first ? 1 : 0); va_start(args, n);
     for (int i = 0; i < n; i++) hold(v, va_arg(args, Value));
-    va_end(args);
-    Value list = list_from(v, (int)(v->sp - items), items, NIL);
-    return v->sp = base, hold(v, list);
+    va_end(args); Value list = list_from(v, (int)(v->sp - items), items, NIL); return v->sp = base, hold(v, list);
 }
 
 static Value quoted(vm *v, Value x) { return build(v, "quote", 1, x); }
@@ -26,14 +22,11 @@ Value expand_include(vm *v, Value form, bool fold) {
         if (!IS(name, T_STRING)) syntax_error(v, "expected a file name", name);
         if (slash && !(LENGTH(name) > 0 && STRING(name)->ch[0] == '/')) {
             Value directory = hold(v, string_from(v, v->compiler->file, (size_t)(slash + 1 - v->compiler->file)));
-            int64_t n = LENGTH(directory), more = LENGTH(name);
-            Value whole = hold(v, make_string(v, n + more, 0));
+            int64_t n = LENGTH(directory), more = LENGTH(name); Value whole = hold(v, make_string(v, n + more, 0));
             memcpy(STRING(whole)->ch, STRING(directory)->ch, (size_t)n * 4);
-            memcpy(STRING(whole)->ch + n, STRING(name)->ch, (size_t)more * 4);
-            name = whole;
+            memcpy(STRING(whole)->ch + n, STRING(name)->ch, (size_t)more * 4); name = whole;
         }
-        Value port = hold(v, port_file_in(v, name)), x;
-        PORT(port)->fold = fold;
+        Value port = hold(v, port_file_in(v, name)), x; PORT(port)->fold = fold;
         while ((x = read_datum(v, port)) != EOF_OBJECT) EMIT(hold(v, x));
         port_close(v, port);
     }
@@ -55,8 +48,7 @@ Value expand_quasi(vm *v, Value x, int depth, struct scope *scope) {
     check_c_stack(v);
     if (!has_unquote(v, x, scope)) return quoted(v, x);
     if (IS(x, T_VECTOR)) return build(v, "list->vector", 1, expand_quasi(v, hold(v, vector_to_list(v, x)), depth, scope));
-    Value head = CAR(x);
-    bool two = IS_PAIR(CDR(x)) && CDDR(x) == NIL;
+    Value head = CAR(x); bool two = IS_PAIR(CDR(x)) && CDDR(x) == NIL;
     if (two && is_keyword(head, scope, G_UNQUOTE)) {
         if (depth == 0) return CADR(x);
         return build(v, "list", 2, quoted(v, head), expand_quasi(v, CADR(x), depth - 1, scope));

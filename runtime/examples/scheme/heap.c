@@ -21,14 +21,12 @@ enum { RESERVE = 256 << 10 };
 void reserve_refill(vm *v) {
     struct bytes *b = besom_alloc(v->m, RESERVE, BESOM_NOSCAN);
     if (!b) return;
-    b->header = HEADER(T_BYTES, 0);
-    global_set(v, G_RESERVE, TAGGED(b, TAG_OBJECT));
+    b->header = HEADER(T_BYTES, 0); global_set(v, G_RESERVE, TAGGED(b, TAG_OBJECT));
 }
 
 void *alloc_slow_error(vm *v) {
     if (globals[G_OUT_OF_MEMORY] == 0) {
-        fputs("scheme: the heap limit is too small to start\n", stderr);
-        exit(70);
+        fputs("scheme: the heap limit is too small to start\n", stderr); exit(70);
     }
     global_set(v, G_RESERVE, NIL);
     throw_value(v, globals[G_OUT_OF_MEMORY]); /* built at start: reporting must not allocate */
@@ -39,14 +37,11 @@ void stack_overflow(vm *v) {
     Value kind = hold(v, symbol(v, "error")), c = condition_new(v, kind, string_from_c(v, "stack overflow"), NIL);
     v->limit -= STACK_RESERVE / 2;
     v->fp = v->sp = v->stack + REGISTERS; /* an error does not return: its handler starts on an empty stack */
-    v->ip = halt_code;
-    throw_value(v, c);
+    v->ip = halt_code; throw_value(v, c);
 }
 
 Value cons(vm *v, Value a, Value d) {
-    hold(v, a), hold(v, d);
-    Value p = cons_unrooted(v, a, d);
-    v->sp -= 2;
+    hold(v, a), hold(v, d); Value p = cons_unrooted(v, a, d); v->sp -= 2;
     return p;
 }
 
@@ -70,8 +65,7 @@ Value make_string(vm *v, int64_t length, uint32_t fill) {
 
 Value make_bytes(vm *v, int64_t length) {
     struct bytes *b = alloc(v, sizeof *b + (length < 8 ? 8 : (size_t)length), BESOM_NOSCAN);
-    b->header = HEADER(T_BYTES, length);
-    return TAGGED(b, TAG_OBJECT);
+    b->header = HEADER(T_BYTES, length); return TAGGED(b, TAG_OBJECT);
 }
 
 size_t utf8_put(uint32_t c, char out[4]) {
@@ -84,27 +78,23 @@ size_t utf8_put(uint32_t c, char out[4]) {
 }
 
 uint32_t utf8_get(const uint8_t **at, const uint8_t *end) {
-    uint32_t c = *(*at)++;
-    int more = c >= 0xF0 ? 3 : c >= 0xE0 ? 2 : c >= 0xC0 ? 1 : 0;
+    uint32_t c = *(*at)++; int more = c >= 0xF0 ? 3 : c >= 0xE0 ? 2 : c >= 0xC0 ? 1 : 0;
     if (more) c &= 0x3Fu >> more;
     while (more-- > 0 && *at < end && (**at & 0xC0) == 0x80) c = c << 6 | (*(*at)++ & 63);
     return c;
 }
 
 Value string_from(vm *v, const char *utf8, size_t bytes) {
-    const uint8_t *at = (const uint8_t *)utf8, *end = at + bytes;
-    int64_t n = 0;
+    const uint8_t *at = (const uint8_t *)utf8, *end = at + bytes; int64_t n = 0;
     while (at < end) utf8_get(&at, end), n++;
-    Value s = make_string(v, n, 0);
-    at = (const uint8_t *)utf8;
+    Value s = make_string(v, n, 0); at = (const uint8_t *)utf8;
     for (int64_t i = 0; i < n; i++) STRING(s)->ch[i] = utf8_get(&at, end);
     return s;
 }
 Value string_from_c(vm *v, const char *s) { return string_from(v, s, strlen(s)); }
 
 char *string_to_c(vm *v, Value string) {
-    int64_t n = LENGTH(string);
-    char *out = malloc((size_t)n * 4 + 1), *p = out;
+    int64_t n = LENGTH(string); char *out = malloc((size_t)n * 4 + 1), *p = out;
     if (!out) alloc_slow_error(v);
     for (int64_t i = 0; i < n; i++) p += utf8_put(STRING(string)->ch[i], p);
     *p = 0;
@@ -123,25 +113,16 @@ static Value symbol_find(Value bucket, Value name) {
 /* Nothing is allocated under the lock: an allocation may fail, and a failure leaves by longjmp. */
 Value intern(vm *v, Value name) {
     Value *bucket = &FIELD(globals[G_SYMBOLS], hash_equal(name) % SYMBOL_BUCKETS), *base = v->sp;
-    lock(v, &symbols_lock);
-    Value found = symbol_find(*bucket, name);
-    pthread_mutex_unlock(&symbols_lock);
+    lock(v, &symbols_lock); Value found = symbol_find(*bucket, name); pthread_mutex_unlock(&symbols_lock);
     if (found) return found;
     hold(v, name);
     Value copy = hold(v, make_string(v, LENGTH(name), 0)); /* the caller may change its string */
     memcpy(STRING(copy)->ch, STRING(name)->ch, (size_t)LENGTH(name) * 4);
     Value s = hold(v, make_object(v, T_SYMBOL, 3, 0)), link = hold(v, cons_unrooted(v, s, NIL));
-    store(v, s, &SYMBOL(s)->name, copy);
-    store(v, s, &SYMBOL(s)->value, UNBOUND);
-    lock(v, &symbols_lock);
+    store(v, s, &SYMBOL(s)->name, copy); store(v, s, &SYMBOL(s)->value, UNBOUND); lock(v, &symbols_lock);
     found = symbol_find(*bucket, name);
-    if (!found) {
-        store(v, link, &CDR(link), *bucket);
-        store(v, globals[G_SYMBOLS], bucket, link);
-        found = s;
-    }
-    pthread_mutex_unlock(&symbols_lock);
-    return v->sp = base, found;
+    if (!found) { store(v, link, &CDR(link), *bucket); store(v, globals[G_SYMBOLS], bucket, link); found = s; }
+    pthread_mutex_unlock(&symbols_lock); return v->sp = base, found;
 }
 
 Value symbol(vm *v, const char *name) { return intern(v, string_from_c(v, name)); }
@@ -155,8 +136,7 @@ Value list_from(vm *v, int n, const Value *items, Value tail) { /* items are roo
 }
 
 int64_t list_length(Value l) {
-    int64_t n = 0;
-    Value slow = l;
+    int64_t n = 0; Value slow = l;
     for (; IS_PAIR(l); l = CDR(l)) {
         if ((++n & 1) == 0) slow = CDR(slow);
         if (n > 1 && l == slow && (n & 1)) return -1; /* a circle */
@@ -165,16 +145,13 @@ int64_t list_length(Value l) {
 }
 
 Value list_to_vector(vm *v, Value l) {
-    hold(v, l);
-    Value r = make_object(v, T_VECTOR, list_length(l), 0);
-    v->sp--;
+    hold(v, l); Value r = make_object(v, T_VECTOR, list_length(l), 0); v->sp--;
     for (int64_t i = 0; IS_PAIR(l); l = CDR(l)) VECTOR(r)->item[i++] = CAR(l); /* first stores: no barrier */
     return r;
 }
 
 Value vector_to_list(vm *v, Value vec) {
-    Value *base = v->sp;
-    hold(v, vec), hold(v, NIL);
+    Value *base = v->sp; hold(v, vec), hold(v, NIL);
     for (int64_t i = LENGTH(vec); i-- > 0;) base[1] = cons_unrooted(v, VECTOR(vec)->item[i], base[1]);
     return v->sp = base, base[1];
 }
@@ -185,8 +162,7 @@ vm *vm_new(size_t stack_bytes) { /* NULL: no memory */
     if (!v) return NULL;
     struct rlimit r; /* what the main thread's stack may grow to, and what pthread_create gives to others */
     size_t c_bytes = getrlimit(RLIMIT_STACK, &r) == 0 && r.rlim_cur < C_STACK ? r.rlim_cur : C_STACK;
-    v->c_limit = (char *)__builtin_frame_address(0) - c_bytes / 4 * 3;
-    v->stack_bytes = stack_bytes;
+    v->c_limit = (char *)__builtin_frame_address(0) - c_bytes / 4 * 3; v->stack_bytes = stack_bytes;
     v->stack = mmap(NULL, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (v->stack == MAP_FAILED) return free(v), NULL;
     v->limit = v->stack + stack_bytes / sizeof(Value) - STACK_RESERVE;
@@ -196,8 +172,7 @@ vm *vm_new(size_t stack_bytes) { /* NULL: no memory */
         if (besom_stack_set(v->m, v->stack, (void **)&v->sp, BESOM_VALUES) == BESOM_OK) return v;
         besom_detach(v->m);
     }
-    munmap(v->stack, stack_bytes);
-    return free(v), NULL;
+    munmap(v->stack, stack_bytes); return free(v), NULL;
 }
 
 void check_c_stack(vm *v) {
@@ -205,27 +180,21 @@ void check_c_stack(vm *v) {
 }
 
 void vm_free(vm *v) {
-    arena_reset(v);
-    positions_free(v);
-    besom_detach(v->m);
-    munmap(v->stack, v->stack_bytes);
-    free(v);
+    arena_reset(v); positions_free(v); besom_detach(v->m);
+    munmap(v->stack, v->stack_bytes); free(v);
 }
 
 void lock(vm *v, pthread_mutex_t *mutex) {
     if (pthread_mutex_trylock(mutex) == 0) return;
     besom_block(v->m); /* its holder may be waiting for a collection, which would wait for us */
-    pthread_mutex_lock(mutex);
-    besom_unblock(v->m);
+    pthread_mutex_lock(mutex); besom_unblock(v->m);
 }
 
 extern const struct builtin *const __start_builtins[], *const __stop_builtins[]; /* by the linker */
 void define_builtins(vm *v) {
     for (const struct builtin *const *b = __start_builtins; b < __stop_builtins; b++) {
-        Value s = hold(v, symbol(v, (*b)->name)), p = make_object(v, T_BUILTIN, 1, 0);
-        PRIMITIVE(p)->def = *b;
-        store(v, s, &SYMBOL(s)->value, p);
-        v->sp--;
+        Value s = hold(v, symbol(v, (*b)->name)), p = make_object(v, T_BUILTIN, 1, 0); PRIMITIVE(p)->def = *b;
+        store(v, s, &SYMBOL(s)->value, p); v->sp--;
     }
 }
 
@@ -237,6 +206,5 @@ void heap_boot(vm *v) {
     global_set(v, G_SYMBOLS, make_object(v, T_VECTOR, SYMBOL_BUCKETS, NIL));
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) global_set(v, names[i].global, symbol(v, names[i].name));
     Value *base = v->sp, kind = hold(v, symbol(v, "memory")), text = hold(v, string_from_c(v, "out of memory"));
-    global_set(v, G_OUT_OF_MEMORY, condition_new(v, kind, text, NIL));
-    v->sp = base;
+    global_set(v, G_OUT_OF_MEMORY, condition_new(v, kind, text, NIL)); v->sp = base;
 }

@@ -66,11 +66,9 @@ BUILTIN(cons_star, "cons*", 1, -1) { return list_from(v, argc - 1, argv, argv[ar
 BUILTIN(length, "length", 1, 1) { return FIX(list_arg(v, "length", argv[0])); }
 BUILTIN(append, "append", 0, -1) {
     if (argc == 0) return NIL;
-    Value *base = v->sp;
-    hold(v, argv[argc - 1]);
+    Value *base = v->sp; hold(v, argv[argc - 1]);
     for (int i = argc - 2; i >= 0; i--) {
-        Value head = NIL, last = NIL;
-        list_arg(v, "append", argv[i]);
+        Value head = NIL, last = NIL; list_arg(v, "append", argv[i]);
         hold(v, NIL); /* base[1]: the copy so far */
         for (Value l = argv[i]; l != NIL; l = CDR(l)) {
             Value p = cons_unrooted(v, CAR(l), base[0]);
@@ -84,9 +82,7 @@ BUILTIN(append, "append", 0, -1) {
     return base[0];
 }
 BUILTIN(reverse, "reverse", 1, 1) {
-    Value *base = v->sp;
-    list_arg(v, "reverse", argv[0]);
-    hold(v, NIL);
+    Value *base = v->sp; list_arg(v, "reverse", argv[0]); hold(v, NIL);
     for (Value l = argv[0]; l != NIL; l = CDR(l)) *base = cons_unrooted(v, CAR(l), *base);
     return *base;
 }
@@ -126,8 +122,7 @@ BUILTIN(is_boolean, "boolean?", 1, 1) { return BOOL(argv[0] == TRUE || argv[0] =
 BUILTIN(symbol_to_string, "symbol->string", 1, 1) {
     if (!IS(argv[0], T_SYMBOL)) fail_type(v, "symbol->string", "a symbol", argv[0]);
     Value name = SYMBOL(argv[0])->name, s = make_string(v, LENGTH(name), 0);
-    memcpy(STRING(s)->ch, STRING(name)->ch, (size_t)LENGTH(name) * 4);
-    return s;
+    memcpy(STRING(s)->ch, STRING(name)->ch, (size_t)LENGTH(name) * 4); return s;
 }
 BUILTIN(string_to_symbol, "string->symbol", 1, 1) {
     if (!IS(argv[0], T_STRING)) fail_type(v, "string->symbol", "a string", argv[0]);

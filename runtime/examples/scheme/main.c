@@ -16,8 +16,7 @@ char **scheme_arguments;
 static bool print_stats;
 
 static void stats(void) {
-    besom_stats s;
-    besom_stats_read(heap, &s);
+    besom_stats s; besom_stats_read(heap, &s);
 #define SIGNED(field) fprintf(stderr, "  %-20s %14lld\n", #field, (long long)s.field);
 #define UNSIGNED(field) fprintf(stderr, "  %-20s %14llu\n", #field, (unsigned long long)s.field);
     fputs("besom statistics\n", stderr);
@@ -43,17 +42,13 @@ static void report(vm *v, Value c) {
     if (IS(FIELD(c, CONDITION_WHERE), T_STRING)) print(v, port, FIELD(c, CONDITION_WHERE), false), port_put(v, port, ": ", 2);
     print(v, port, FIELD(c, CONDITION_MESSAGE), false);
     for (Value l = FIELD(c, CONDITION_IRRITANTS); IS_PAIR(l); l = CDR(l)) port_put(v, port, " ", 1), print(v, port, CAR(l), true);
-    port_put(v, port, "\n", 1);
-    ports_flush_all(v);
-    fwrite(PORT(port)->buffer->at, 1, PORT(port)->at, stderr);
+    port_put(v, port, "\n", 1); ports_flush_all(v); fwrite(PORT(port)->buffer->at, 1, PORT(port)->at, stderr);
     v->sp = base;
 }
 
 /* Calls a global procedure at the bottom of the stack, with a string if there is one. False: an error was reported. */
 static bool toplevel(vm *v, const char *name, const char *argument) {
-    jmp_buf top;
-    jmp_buf *volatile outer = v->on_exit;
-    v->on_exit = v->on_error = &top;
+    jmp_buf top; jmp_buf *volatile outer = v->on_exit; v->on_exit = v->on_error = &top;
     if (setjmp(top)) {
         jmp_buf again;
         v->on_error = v->on_exit = &again; /* memory may be so short that the report fails too */
@@ -62,48 +57,34 @@ static bool toplevel(vm *v, const char *name, const char *argument) {
         Value c = v->stack[REG_LAST];
         if (setjmp(again)) fputs("out of memory\n", stderr);
         else report(v, hold(v, c));
-        v->on_exit = outer;
-        return false;
+        v->on_exit = outer; return false;
     }
-    v->sp = v->stack + REGISTERS;
-    Value form = NIL;
+    v->sp = v->stack + REGISTERS; Value form = NIL;
     if (argument) form = hold(v, cons(v, hold(v, string_from_c(v, argument)), NIL));
     form = hold(v, cons(v, symbol(v, name), form));
-    vm_run(v, compile(v, form));
-    v->on_exit = outer;
-    return true;
+    vm_run(v, compile(v, form)); v->on_exit = outer; return true;
 }
 
 static void boot(vm *v) {
-    jmp_buf failed;
-    v->on_error = &failed;
+    jmp_buf failed; v->on_error = &failed;
     if (setjmp(failed)) alloc_slow_error(v);
-    heap_boot(v);
-    boot_compiler();
-    define_builtins(v);
+    heap_boot(v); boot_compiler(); define_builtins(v);
     boot_syntax(v), boot_ports(v), boot_tables(), boot_threads(v), boot_primitives(v);
     Value bytes = hold(v, make_bytes(v, (int64_t)strlen(prelude)));
-    memcpy(BYTES(bytes)->at, prelude, strlen(prelude));
-    Value port = port_memory_in(v, bytes, false);
+    memcpy(BYTES(bytes)->at, prelude, strlen(prelude)); Value port = port_memory_in(v, bytes, false);
     PORT(port)->name = "<prelude>";
     besom_handle *h = besom_handle_new(v->m, ADDRESS(port)); /* vm_run cuts the stack to its bottom */
     for (Value form; v->sp = v->stack + REGISTERS, (form = read_datum(v, TAGGED(besom_handle_get(v->m, h), TAG_OBJECT))) != EOF_OBJECT;)
         vm_run(v, compile(v, form));
-    besom_handle_free(heap, h);
-    global_set(v, G_REWIND, SYMBOL(symbol(v, "%rewind"))->value);
-    global_set(v, G_RAISE, SYMBOL(symbol(v, "raise"))->value);
-    reserve_refill(v);
-    booting = false;
+    besom_handle_free(heap, h); global_set(v, G_REWIND, SYMBOL(symbol(v, "%rewind"))->value);
+    global_set(v, G_RAISE, SYMBOL(symbol(v, "raise"))->value); reserve_refill(v); booting = false;
 }
 
 static size_t size_of(const char *text) {
-    char *end;
-    errno = 0;
-    unsigned long long n = strtoull(text, &end, 10);
+    char *end; errno = 0; unsigned long long n = strtoull(text, &end, 10);
     int shift = *end == 'k' || *end == 'K' ? 10 : *end == 'm' || *end == 'M' ? 20 : *end == 'g' || *end == 'G' ? 30 : 0;
     if (end == text || end[shift != 0] != 0 || *text == '-' || errno != 0 || n > SIZE_MAX >> shift) {
-        fprintf(stderr, "scheme: --heap-limit: expected a size like 64m, not '%s'\n", text);
-        exit(64);
+        fprintf(stderr, "scheme: --heap-limit: expected a size like 64m, not '%s'\n", text); exit(64);
     }
     return (size_t)n << shift;
 }
@@ -119,12 +100,8 @@ static const char help[] =
     "The collector also reads BESOM_* from the environment.\n";
 
 int main(int argc, char **argv) {
-    const char *expressions[64];
-    int expression_count = 0, i = 1;
-    bool interactive = false, ok = true;
-    besom_options options;
-    setlocale(LC_CTYPE, "C.UTF-8");
-    besom_options_init(&options);
+    const char *expressions[64]; int expression_count = 0, i = 1; bool interactive = false, ok = true;
+    besom_options options; setlocale(LC_CTYPE, "C.UTF-8"); besom_options_init(&options);
     for (; i < argc && argv[i][0] == '-' && argv[i][1]; i++) {
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return fputs(help, stdout), 0;
         if (!strcmp(argv[i], "--version")) return printf("scheme on besom %s\n", besom_version()), 0;
@@ -141,9 +118,7 @@ int main(int argc, char **argv) {
     if (status != BESOM_OK) return fprintf(stderr, "scheme: cannot make the heap: %s\n", besom_status_name(status)), 70;
     vm *v = vm_new(MAIN_STACK);
     if (!v || besom_roots_add(heap, globals, GLOBALS, BESOM_VALUES) != BESOM_OK) return fputs("scheme: no memory\n", stderr), 70;
-    scheme_arguments = argv + i;
-    v->is_main = true;
-    boot(v);
+    scheme_arguments = argv + i; v->is_main = true; boot(v);
     for (int k = 0; k < expression_count && ok; k++) ok = toplevel(v, "%eval-string", expressions[k]);
     if (ok && i < argc) ok = toplevel(v, "load", argv[i]);
     if (interactive || (i == argc && expression_count == 0)) {

@@ -40,8 +40,7 @@ static Value divide(vm *v, const char *who, int what, Value x, Value y) {
     if (!is_integer(x) || !is_integer(y)) fail_type(v, who, "an integer", is_integer(x) ? y : x);
     if (y == 0 || (IS_FLONUM(y) && FLONUM(y) == 0)) fail(v, who, "division by zero", 1, x);
     if (BOTH_FIX(x, y)) {
-        int64_t a = UNFIX(x), b = UNFIX(y), q = a / b, r = a % b;
-        bool adjust = r != 0 && (r < 0) != (b < 0);
+        int64_t a = UNFIX(x), b = UNFIX(y), q = a / b, r = a % b; bool adjust = r != 0 && (r < 0) != (b < 0);
         return what == QUOTIENT ? integer(v, q) : what == REMAINDER ? FIX(r) : what == MODULO ? FIX(adjust ? r + b : r) : integer(v, adjust ? q - 1 : q);
     }
     double a = to_double(v, who, x), b = to_double(v, who, y), r = fmod(a, b);
@@ -74,8 +73,7 @@ Value parse_number(vm *v, const char *s, int radix) {
     for (;; p++) {
         int c = tolower((unsigned char)*p), k = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'z' ? c - 'a' + 10 : 99;
         if (k >= radix) break;
-        fits = fits && !__builtin_mul_overflow(n, radix, &n) && !__builtin_add_overflow(n, k, &n);
-        d = d * radix + k;
+        fits = fits && !__builtin_mul_overflow(n, radix, &n) && !__builtin_add_overflow(n, k, &n); d = d * radix + k;
     }
     if (*p == 0) {
         if (p == digits) return FALSE;
@@ -108,14 +106,11 @@ Value parse_number(vm *v, const char *s, int radix) {
 
 void format_number(Value x, int radix, char out[80]) {
     if (IS_FIX(x)) {
-        char digits[70];
-        int n = 0, k = 0;
-        uint64_t u = (uint64_t)llabs(UNFIX(x));
+        char digits[70]; int n = 0, k = 0; uint64_t u = (uint64_t)llabs(UNFIX(x));
         do digits[n++] = "0123456789abcdefghijklmnopqrstuvwxyz"[u % (unsigned)radix], u /= (unsigned)radix; while (u);
         if (UNFIX(x) < 0) out[k++] = '-';
         while (n) out[k++] = digits[--n];
-        out[k] = 0;
-        return;
+        out[k] = 0; return;
     }
     double d = FLONUM(x);
     if (isnan(d)) strcpy(out, "+nan.0");
@@ -194,14 +189,11 @@ BUILTIN(is_zero, "zero?", 1, 1) { return BOOL(to_double(v, "zero?", argv[0]) == 
 BUILTIN(is_positive, "positive?", 1, 1) { return BOOL(to_double(v, "positive?", argv[0]) > 0); }
 BUILTIN(is_negative, "negative?", 1, 1) { return BOOL(to_double(v, "negative?", argv[0]) < 0); }
 BUILTIN(is_odd, "odd?", 1, 1) {
-    Value r = divide(v, "odd?", REMAINDER, argv[0], FIX(2));
-    return BOOL(IS_FIX(r) ? r != 0 : FLONUM(r) != 0);
+    Value r = divide(v, "odd?", REMAINDER, argv[0], FIX(2)); return BOOL(IS_FIX(r) ? r != 0 : FLONUM(r) != 0);
 }
 BUILTIN(is_even, "even?", 1, 1) { return BOOL(b_is_odd(v, argc, argv) == FALSE); }
 static Value extreme(vm *v, const char *who, int argc, Value *argv, int want) {
-    Value r = argv[0];
-    bool inexact = !IS_FIX(r);
-    to_double(v, who, r);
+    Value r = argv[0]; bool inexact = !IS_FIX(r); to_double(v, who, r);
     for (int i = 1; i < argc; i++) {
         if (number_compare(v, who, argv[i], r) == want) r = argv[i];
         inexact = inexact || IS_FLONUM(argv[i]);
@@ -257,16 +249,12 @@ static int radix_arg(vm *v, const char *who, int argc, Value *argv) {
     return (int)r;
 }
 BUILTIN(number_to_string, "number->string", 1, 2) {
-    char text[80];
-    to_double(v, "number->string", argv[0]);
+    char text[80]; to_double(v, "number->string", argv[0]);
     format_number(argv[0], radix_arg(v, "number->string", argc, argv), text);
     return string_from_c(v, text);
 }
 BUILTIN(string_to_number, "string->number", 1, 2) {
     if (!IS(argv[0], T_STRING)) fail_type(v, "string->number", "a string", argv[0]);
-    int radix = radix_arg(v, "string->number", argc, argv);
-    char *s = string_to_c(v, argv[0]);
-    Value r = parse_number(v, s, radix);
-    free(s);
-    return r;
+    int radix = radix_arg(v, "string->number", argc, argv); char *s = string_to_c(v, argv[0]);
+    Value r = parse_number(v, s, radix); free(s); return r;
 }

@@ -12,15 +12,13 @@ int output_error; /* the errno of a write that failed */
 static pthread_mutex_t output_lock = PTHREAD_MUTEX_INITIALIZER; /* one display at a time, for all file ports */
 
 static Value port_new(vm *v, int fd, bool input, bool binary, const char *name, Value buffer) {
-    Value *base = v->sp;
-    hold(v, buffer);
+    Value *base = v->sp; hold(v, buffer);
     if (buffer == NIL) *base = make_bytes(v, fd >= 0 ? PORT_BUFFER : 64);
     struct port *p = besom_new(v->m, port_layout);
     if (!p) alloc_slow_error(v);
     p->header = HEADER(T_PORT, 0), p->buffer = ADDRESS(*base), p->name = name ? name : "string", p->fd = fd, p->line = 1;
     p->input = input, p->binary = binary, p->end = buffer == NIL ? 0 : (size_t)LENGTH(buffer);
-    p->interactive = fd >= 0 && isatty(fd);
-    return v->sp = base, TAGGED(p, TAG_OBJECT);
+    p->interactive = fd >= 0 && isatty(fd); return v->sp = base, TAGGED(p, TAG_OBJECT);
 }
 
 #define ROOM(p) ((size_t)((p)->buffer->header >> 8))
@@ -30,24 +28,18 @@ static bool fill(vm *v, Value port) { /* keeps the unread bytes; false at the en
     struct port *p = PORT(port);
     char bytes[PORT_BUFFER];
     if (p->fd < 0 || p->closed) return false;
-    size_t left = p->end - p->at, want = ROOM(p) - left;
-    int fd = p->fd;
+    size_t left = p->end - p->at, want = ROOM(p) - left; int fd = p->fd;
     if (p->interactive) ports_flush_all(v);
-    memmove(p->buffer->at, p->buffer->at + p->at, left);
-    p->at = 0, p->end = left;
-    besom_block(v->m);
+    memmove(p->buffer->at, p->buffer->at + p->at, left); p->at = 0, p->end = left; besom_block(v->m);
     ssize_t n;
     do n = read(fd, bytes, want); while (n < 0 && errno == EINTR);
-    int error = errno;
-    besom_unblock(v->m);
+    int error = errno; besom_unblock(v->m);
     if (n < 0) {
         Value name = hold(v, string_from_c(v, p->name));
         fail_kind(v, "file", strerror(error), list_from(v, 1, &name, NIL));
     }
     if (n == 0) return false;
-    memcpy(p->buffer->at + left, bytes, (size_t)n);
-    p->end = left + (size_t)n;
-    return true;
+    memcpy(p->buffer->at + left, bytes, (size_t)n); p->end = left + (size_t)n; return true;
 }
 
 int port_byte(vm *v, Value port, bool peek) {
@@ -66,22 +58,17 @@ int32_t port_char(vm *v, Value port, bool peek) {
     }
     size_t need = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
     while (p->end - p->at < need && fill(v, port)) {}
-    const uint8_t *at = p->buffer->at + p->at, *start = at;
-    uint32_t c = utf8_get(&at, p->buffer->at + p->end);
+    const uint8_t *at = p->buffer->at + p->at, *start = at; uint32_t c = utf8_get(&at, p->buffer->at + p->end);
     if (!peek) p->at += (size_t)(at - start);
     return (int32_t)c;
 }
 
 /* ---- output ---- */
 void port_flush(vm *v, Value port) {
-    struct port *p = PORT(port);
-    char bytes[PORT_BUFFER];
-    size_t n = p->at < sizeof bytes ? p->at : sizeof bytes, done = 0;
-    int fd = p->fd;
+    struct port *p = PORT(port); char bytes[PORT_BUFFER];
+    size_t n = p->at < sizeof bytes ? p->at : sizeof bytes, done = 0; int fd = p->fd;
     if (fd < 0 || n == 0) return;
-    memcpy(bytes, p->buffer->at, n);
-    p->at = 0;
-    besom_block(v->m);
+    memcpy(bytes, p->buffer->at, n); p->at = 0; besom_block(v->m);
     while (done < n) {
         ssize_t w = write(fd, bytes + done, n - done);
         if (w < 0 && errno != EINTR) { /* said at the exit: here the caller may hold a lock */
@@ -97,21 +84,15 @@ void port_put(vm *v, Value port, const char *s, size_t n) {
     struct port *p = PORT(port);
     if (p->fd < 0) {
         if (p->at + n > ROOM(p)) {
-            Value *base = v->sp;
-            hold(v, port);
-            struct bytes *bigger = ADDRESS(make_bytes(v, (int64_t)(2 * (p->at + n))));
-            v->sp = base;
-            memcpy(bigger->at, p->buffer->at, p->at);
-            besom_write(v->m, p, &p->buffer, bigger);
+            Value *base = v->sp; hold(v, port);
+            struct bytes *bigger = ADDRESS(make_bytes(v, (int64_t)(2 * (p->at + n)))); v->sp = base;
+            memcpy(bigger->at, p->buffer->at, p->at); besom_write(v->m, p, &p->buffer, bigger);
         }
-        memcpy(p->buffer->at + p->at, s, n);
-        p->at += n;
-        return;
+        memcpy(p->buffer->at + p->at, s, n); p->at += n; return;
     }
     bool line = p->interactive && memchr(s, '\n', n);
     while (n > 0) {
-        size_t at = p->at, room = PORT_BUFFER - at, k = n < room ? n : room;
-        memcpy(p->buffer->at + at, s, k);
+        size_t at = p->at, room = PORT_BUFFER - at, k = n < room ? n : room; memcpy(p->buffer->at + at, s, k);
         p->at = at + k, s += k, n -= k;
         if (p->at == PORT_BUFFER) port_flush(v, port);
     }
@@ -119,8 +100,7 @@ void port_put(vm *v, Value port, const char *s, size_t n) {
 }
 
 void ports_flush_all(vm *v) {
-    lock(v, &output_lock);
-    port_flush(v, FIELD(globals[G_STDOUT], 0)), port_flush(v, FIELD(globals[G_STDERR], 0));
+    lock(v, &output_lock); port_flush(v, FIELD(globals[G_STDOUT], 0)), port_flush(v, FIELD(globals[G_STDERR], 0));
     pthread_mutex_unlock(&output_lock);
 }
 
@@ -169,8 +149,7 @@ BUILTIN(write_char, "write-char", 1, 2) {
 }
 BUILTIN(write_string, "write-string", 1, 4) {
     if (!IS(argv[0], T_STRING)) fail_type(v, "write-string", "a string", argv[0]);
-    int64_t start, end;
-    range_args(v, "write-string", argc, argv, 2, LENGTH(argv[0]), &start, &end);
+    int64_t start, end; range_args(v, "write-string", argc, argv, 2, LENGTH(argv[0]), &start, &end);
     Value p = port_out(v, argc, argv, 1);
     if (start == 0 && end == LENGTH(argv[0])) return print_locked(v, argc, argv, DISPLAY);
     for (char text[4]; start < end; start++) put_locked(v, p, text, utf8_put(STRING(argv[0])->ch[start], text));
@@ -182,14 +161,11 @@ BUILTIN(write_u8, "write-u8", 1, 2) {
 }
 BUILTIN(write_bytevector, "write-bytevector", 1, 4) {
     if (!IS(argv[0], T_BYTES)) fail_type(v, "write-bytevector", "a bytevector", argv[0]);
-    int64_t start, end;
-    range_args(v, "write-bytevector", argc, argv, 2, LENGTH(argv[0]), &start, &end);
+    int64_t start, end; range_args(v, "write-bytevector", argc, argv, 2, LENGTH(argv[0]), &start, &end);
     return put_locked(v, port_out(v, argc, argv, 1), (char *)BYTES(argv[0])->at + start, (size_t)(end - start)), UNSPECIFIED;
 }
 BUILTIN(flush, "flush-output-port", 0, 1) {
-    Value p = port_out(v, argc, argv, 0);
-    lock(v, &output_lock);
-    port_flush(v, p);
+    Value p = port_out(v, argc, argv, 0); lock(v, &output_lock); port_flush(v, p);
     return pthread_mutex_unlock(&output_lock), UNSPECIFIED;
 }
 
@@ -198,19 +174,15 @@ BUILTIN(read, "read", 0, 1) { return read_datum(v, port_in(v, argc, argv, 0)); }
 BUILTIN(read_char, "read-char", 0, 1) { return char_or_eof(port_char(v, port_in(v, argc, argv, 0), false)); }
 BUILTIN(peek_char, "peek-char", 0, 1) { return char_or_eof(port_char(v, port_in(v, argc, argv, 0), true)); }
 BUILTIN(read_u8, "read-u8", 0, 1) {
-    int b = port_byte(v, port_in(v, argc, argv, 0), false);
-    return b < 0 ? EOF_OBJECT : FIX(b);
+    int b = port_byte(v, port_in(v, argc, argv, 0), false); return b < 0 ? EOF_OBJECT : FIX(b);
 }
 BUILTIN(peek_u8, "peek-u8", 0, 1) {
-    int b = port_byte(v, port_in(v, argc, argv, 0), true);
-    return b < 0 ? EOF_OBJECT : FIX(b);
+    int b = port_byte(v, port_in(v, argc, argv, 0), true); return b < 0 ? EOF_OBJECT : FIX(b);
 }
 BUILTIN(char_ready, "char-ready?", 0, 1) { return port_in(v, argc, argv, 0), TRUE; }
 ALSO(char_ready, 3, "u8-ready?", 0, 1)
 static Value collect(vm *v, Value in, int64_t limit, bool line) {
-    Value out = hold(v, port_string_out(v));
-    int32_t c = -1;
-    char text[4];
+    Value out = hold(v, port_string_out(v)); int32_t c = -1; char text[4];
     for (int64_t n = 0; n < limit && (c = port_char(v, in, false)) >= 0 && !(line && c == '\n'); n++) port_put(v, out, text, utf8_put((uint32_t)c, text));
     if (c < 0 && PORT(out)->at == 0 && limit > 0) return EOF_OBJECT;
     return port_string_of(v, out);
@@ -219,22 +191,18 @@ BUILTIN(read_line, "read-line", 0, 1) { return collect(v, port_in(v, argc, argv,
 BUILTIN(read_string, "read-string", 1, 2) { return collect(v, port_in(v, argc, argv, 1), index_arg(v, "read-string", argv[0], FIXNUM_MAX), false); }
 BUILTIN(read_bytevector, "read-bytevector", 1, 2) {
     int64_t k = index_arg(v, "read-bytevector", argv[0], FIXNUM_MAX);
-    Value in = port_in(v, argc, argv, 1), out = hold(v, port_string_out(v));
-    int b = -1;
+    Value in = port_in(v, argc, argv, 1), out = hold(v, port_string_out(v)); int b = -1;
     for (char byte; k > 0 && (b = port_byte(v, in, false)) >= 0; k--) byte = (char)b, port_put(v, out, &byte, 1);
     if (b < 0 && PORT(out)->at == 0 && k > 0) return EOF_OBJECT;
-    Value r = make_bytes(v, (int64_t)PORT(out)->at);
-    memcpy(BYTES(r)->at, PORT(out)->buffer->at, PORT(out)->at);
+    Value r = make_bytes(v, (int64_t)PORT(out)->at); memcpy(BYTES(r)->at, PORT(out)->buffer->at, PORT(out)->at);
     return r;
 }
 
 static Value open_file(vm *v, const char *who, Value name, int flags, bool binary) {
     if (!IS(name, T_STRING)) fail_type(v, who, "a string", name);
-    char *path = string_to_c(v, name), text[200];
-    int fd = open(path, flags | O_CLOEXEC, 0666);
+    char *path = string_to_c(v, name), text[200]; int fd = open(path, flags | O_CLOEXEC, 0666);
     if (fd < 0) {
-        snprintf(text, sizeof text, "%s: %s:", who, strerror(errno));
-        free(path);
+        snprintf(text, sizeof text, "%s: %s:", who, strerror(errno)); free(path);
         fail_kind(v, "file", text, list_from(v, 1, &name, NIL));
     }
     return port_new(v, fd, flags == O_RDONLY, binary, path, NIL); /* code compiled from it names the path for ever: it is not freed */
@@ -258,10 +226,8 @@ BUILTIN(close, "close-port", 1, 1) {
 ALSO(close, 4, "close-input-port", 1, 1) ALSO(close, 5, "close-output-port", 1, 1)
 BUILTIN(open_in_string, "open-input-string", 1, 1) {
     if (!IS(argv[0], T_STRING)) fail_type(v, "open-input-string", "a string", argv[0]);
-    Value bytes = hold(v, port_string_out(v));
-    print(v, bytes, argv[0], DISPLAY);
-    PORT(bytes)->end = PORT(bytes)->at, PORT(bytes)->at = 0, PORT(bytes)->input = true;
-    return bytes;
+    Value bytes = hold(v, port_string_out(v)); print(v, bytes, argv[0], DISPLAY);
+    PORT(bytes)->end = PORT(bytes)->at, PORT(bytes)->at = 0, PORT(bytes)->input = true; return bytes;
 }
 BUILTIN(open_in_bytes, "open-input-bytevector", 1, 1) {
     if (!IS(argv[0], T_BYTES)) fail_type(v, "open-input-bytevector", "a bytevector", argv[0]);
@@ -276,8 +242,7 @@ static Value memory_arg(vm *v, Value p) {
 BUILTIN(get_string, "get-output-string", 1, 1) { return port_string_of(v, memory_arg(v, argv[0])); }
 BUILTIN(get_bytes, "get-output-bytevector", 1, 1) {
     Value r = make_bytes(v, (int64_t)PORT(memory_arg(v, argv[0]))->at);
-    memcpy(BYTES(r)->at, PORT(argv[0])->buffer->at, (size_t)LENGTH(r));
-    return r;
+    memcpy(BYTES(r)->at, PORT(argv[0])->buffer->at, (size_t)LENGTH(r)); return r;
 }
 BUILTIN(is_port, "port?", 1, 1) { return BOOL(IS(argv[0], T_PORT)); }
 BUILTIN(is_input, "input-port?", 1, 1) { return BOOL(IS(argv[0], T_PORT) && PORT(argv[0])->input); }
@@ -290,9 +255,7 @@ BUILTIN(eof, "eof-object", 0, 0) { return EOF_OBJECT; }
 BUILTIN(is_eof, "eof-object?", 1, 1) { return BOOL(argv[0] == EOF_OBJECT); }
 static int on_path(vm *v, Value name, int (*act)(const char *)) {
     if (!IS(name, T_STRING)) fail_type(v, NULL, "a file name", name);
-    char *path = string_to_c(v, name);
-    int r = act(path);
-    free(path);
+    char *path = string_to_c(v, name); int r = act(path); free(path);
     return r;
 }
 static int readable(const char *path) { return access(path, F_OK); }
@@ -308,10 +271,8 @@ void boot_ports(vm *v) {
     if (BESOM_LAYOUT(heap, &port_layout, struct port, buffer) != BESOM_OK) abort();
     for (int i = 0; i < 3; i++) {
         Value port = hold(v, port_new(v, i, standard[i].input, false, standard[i].name, NIL)), p = make_object(v, T_PARAMETER, 2, port);
-        global_set(v, standard[i].global, p);
-        Value s = symbol(v, standard[i].name);
-        FIELD(globals[standard[i].global], 1) = FALSE;
-        store(v, s, &SYMBOL(s)->value, globals[standard[i].global]);
+        global_set(v, standard[i].global, p); Value s = symbol(v, standard[i].name);
+        FIELD(globals[standard[i].global], 1) = FALSE; store(v, s, &SYMBOL(s)->value, globals[standard[i].global]);
         v->sp--;
     }
 }

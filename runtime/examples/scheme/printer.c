@@ -48,12 +48,10 @@ static uint64_t *label_of(vm *v, Value *table, Value x) { /* makes an entry */
 
 /* Depth first: an object that is met inside itself is in a cycle. `table` is a slot of the value stack. */
 static void find_shared(vm *v, Value *table, Value x, bool all, int depth) {
-    Value first = x;
-    int64_t n = 0;
+    Value first = x; int64_t n = 0;
     if (depth > PRINT_DEPTH) return;
     for (; IS_PAIR(x) || has_parts(x); n++, x = CDR(x)) {
-        size_t before = LABELS(*table)->count;
-        uint64_t *state = label_of(v, table, x);
+        size_t before = LABELS(*table)->count; uint64_t *state = label_of(v, table, x);
         if (LABELS(*table)->count == before) { /* met before */
             if (all || *state & OPEN) *state |= LABELLED;
             break;
@@ -73,33 +71,25 @@ Value print_labels(vm *v, Value x, int mode) {
     int budget = SMALL;
     if (!IS_PAIR(x) && !has_parts(x)) return FALSE;
     if (mode != WRITE_SHARED && is_small_tree(x, &budget)) return FALSE;
-    Value *table = v->sp;
-    hold(v, labels_new(v, 1024));
-    find_shared(v, table, x, mode == WRITE_SHARED, 0);
+    Value *table = v->sp; hold(v, labels_new(v, 1024)); find_shared(v, table, x, mode == WRITE_SHARED, 0);
     return v->sp = table, *table;
 }
 
 static bool is_labelled(Value labels, Value x) {
     if (labels == FALSE || !(IS_PAIR(x) || has_parts(x))) return false;
-    struct label *l = label_slot(LABELS(labels), x);
-    return l->x && l->state & LABELLED;
+    struct label *l = label_slot(LABELS(labels), x); return l->x && l->state & LABELLED;
 }
 
 /* ---- printing ---- */
 static void put(vm *v, Value port, const char *s) { port_put(v, port, s, strlen(s)); }
 
 static __attribute__((format(printf, 3, 4))) void putf(vm *v, Value port, const char *format, ...) {
-    char text[200];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    put(v, port, text);
+    char text[200]; va_list args; va_start(args, format);
+    vsnprintf(text, sizeof text, format, args); va_end(args); put(v, port, text);
 }
 
 static void print_chars(vm *v, Value port, Value s) {
-    char chunk[256];
-    size_t n = 0;
+    char chunk[256]; size_t n = 0;
     for (int64_t i = 0; i < LENGTH(s); i++) {
         n += utf8_put(STRING(s)->ch[i], chunk + n);
         if (n > sizeof chunk - 4) port_put(v, port, chunk, n), n = 0;
@@ -108,9 +98,7 @@ static void print_chars(vm *v, Value port, Value s) {
 }
 
 static void print_quoted(vm *v, Value port, Value s, char quote) {
-    char one[5];
-    one[0] = quote;
-    port_put(v, port, one, 1);
+    char one[5]; one[0] = quote; port_put(v, port, one, 1);
     for (int64_t i = 0; i < LENGTH(s); i++) {
         uint32_t c = STRING(s)->ch[i];
         if (c == (uint32_t)quote || c == '\\') put(v, port, "\\");
@@ -120,13 +108,11 @@ static void print_quoted(vm *v, Value port, Value s, char quote) {
         else if (c < 32 || c == 127) putf(v, port, "\\x%x;", c);
         else port_put(v, port, one, utf8_put(c, one));
     }
-    one[0] = quote;
-    port_put(v, port, one, 1);
+    one[0] = quote; port_put(v, port, one, 1);
 }
 
 static void print_symbol(vm *v, Value port, Value name) {
-    int64_t n = LENGTH(name);
-    bool plain = n > 0 && n < 200;
+    int64_t n = LENGTH(name); bool plain = n > 0 && n < 200;
     for (int64_t i = 0; i < n && plain; i++) {
         uint32_t c = STRING(name)->ch[i];
         plain = c > 32 && c != 127 && !(c < 128 && strchr("()[]\"';`,|", (int)c)) && !(i == 0 && c == '#');
@@ -146,8 +132,7 @@ static void print_char(vm *v, Value port, uint32_t c) {
     for (const struct char_name *n = char_names; n->name; n++)
         if (n->c == c) return putf(v, port, "#\\%s", n->name);
     if (c < 32) return putf(v, port, "#\\x%x", c);
-    utf8_put(c, text);
-    putf(v, port, "#\\%s", text);
+    utf8_put(c, text); putf(v, port, "#\\%s", text);
 }
 
 static void print_at(vm *v, Value port, Value x, bool write, Value labels, int depth);
@@ -164,13 +149,11 @@ static void print_pair(vm *v, Value port, Value x, bool write, Value labels, int
     if (IS_PAIR(CDR(x)) && CDDR(x) == NIL && !is_labelled(labels, CDR(x)))
         for (int i = 0; i < 4; i++)
             if (CAR(x) == globals[prefixes[i].global]) {
-                put(v, port, prefixes[i].prefix);
-                return print_at(v, port, CADR(x), write, labels, depth);
+                put(v, port, prefixes[i].prefix); return print_at(v, port, CADR(x), write, labels, depth);
             }
     put(v, port, "(");
     for (;;) {
-        print_at(v, port, CAR(x), write, labels, depth);
-        x = CDR(x);
+        print_at(v, port, CAR(x), write, labels, depth); x = CDR(x);
         if (!IS_PAIR(x) || is_labelled(labels, x)) break;
         put(v, port, " ");
     }
@@ -227,14 +210,12 @@ static void print_at(vm *v, Value port, Value x, bool write, Value labels, int d
             put(v, port, " "), print_at(v, port, FIELD(fields, i), false, labels, depth);
             put(v, port, "="), print_at(v, port, FIELD(x, i + 1), true, labels, depth);
         }
-        put(v, port, ">");
-        break;
+        put(v, port, ">"); break;
     }
     case T_CONDITION: print_named(v, port, "condition", FIELD(x, CONDITION_MESSAGE)); break;
     case T_CLOSURE: {
         struct code *c = CODE(CLOSURE(x)->code);
-        print_named(v, port, "procedure", c->name ? TAGGED(c->name, TAG_OBJECT) : 0);
-        break;
+        print_named(v, port, "procedure", c->name ? TAGGED(c->name, TAG_OBJECT) : 0); break;
     }
     case T_BUILTIN: putf(v, port, "#<procedure %s>", PRIMITIVE(x)->def->name); break;
     case T_THREAD: print_named(v, port, "thread", FIELD(x, THREAD_NAME)); break;
@@ -253,7 +234,6 @@ static void print_at(vm *v, Value port, Value x, bool write, Value labels, int d
 
 void print_labelled(vm *v, Value port, Value x, int mode, Value labels) { print_at(v, port, x, mode != DISPLAY, labels, 0); }
 void print(vm *v, Value port, Value x, int mode) {
-    Value labels = hold(v, print_labels(v, x, mode));
-    print_labelled(v, port, x, mode, labels);
+    Value labels = hold(v, print_labels(v, x, mode)); print_labelled(v, port, x, mode, labels);
     v->sp--;
 }

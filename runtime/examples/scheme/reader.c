@@ -19,8 +19,7 @@ void position_set(vm *v, Value pair, int line, const char *file) {
     struct positions *p = v->positions;
     if (!p && !(p = v->positions = calloc(1, sizeof *p))) return;
     if (2 * p->count >= p->room) {
-        struct positions old = *p;
-        size_t room = old.room ? 2 * old.room : 256;
+        struct positions old = *p; size_t room = old.room ? 2 * old.room : 256;
         struct position *slots = calloc(room, sizeof *slots);
         if (!slots) return; /* lines are a convenience */
         p->slots = slots, p->room = room;
@@ -28,8 +27,7 @@ void position_set(vm *v, Value pair, int line, const char *file) {
             if (old.slots[i].pair) p->slots[position_slot(p, old.slots[i].pair)] = old.slots[i];
         free(old.slots);
     }
-    struct position *s = &p->slots[position_slot(p, pair)];
-    p->count += s->pair == 0;
+    struct position *s = &p->slots[position_slot(p, pair)]; p->count += s->pair == 0;
     *s = (struct position){pair, line, file};
 }
 
@@ -49,17 +47,14 @@ static void forget(struct positions *p) {
 
 void positions_free(vm *v) {
     if (v->positions) free(v->positions->slots);
-    free(v->positions);
-    v->positions = NULL;
+    free(v->positions); v->positions = NULL;
 }
 
 struct reader { vm *v; Value port; int depth; };
 
 static _Noreturn void bad(struct reader *r, const char *what) {
-    char text[300];
-    struct port *p = PORT(r->port);
-    snprintf(text, sizeof text, "%.200s:%u: %s", p->name, p->line, what);
-    fail_kind(r->v, "read", text, NIL);
+    char text[300]; struct port *p = PORT(r->port);
+    snprintf(text, sizeof text, "%.200s:%u: %s", p->name, p->line, what); fail_kind(r->v, "read", text, NIL);
 }
 
 static int32_t next(struct reader *r) { return port_char(r->v, r->port, false); }
@@ -84,8 +79,7 @@ static int32_t skip_space(struct reader *r) {
             while (c != '\n' && c != -1) c = next(r);
         } else if (c == '#' && peek(r) == '|') next(r), skip_block_comment(r);
         else if (c == '#' && peek(r) == ';') {
-            next(r);
-            Value *base = r->v->sp;
+            next(r); Value *base = r->v->sp;
             if (datum(r) == EOF_OBJECT) bad(r, "end of file after #;");
             r->v->sp = base;
         } else if (c == -1 || c > 127 || !isspace((int)c)) return c;
@@ -96,11 +90,9 @@ struct text { char *at; size_t n, room; char small[256]; };
 static void put(struct reader *r, struct text *t, uint32_t c) {
     if (t->n + 8 > t->room) { /* a long token moves to a heap object, so that an error leaks nothing */
         Value bigger = hold(r->v, make_bytes(r->v, (int64_t)t->room * 2));
-        memcpy(BYTES(bigger)->at, t->at, t->n);
-        t->at = (char *)BYTES(bigger)->at, t->room *= 2;
+        memcpy(BYTES(bigger)->at, t->at, t->n); t->at = (char *)BYTES(bigger)->at, t->room *= 2;
     }
-    t->n += utf8_put(c, t->at + t->n);
-    t->at[t->n] = 0;
+    t->n += utf8_put(c, t->at + t->n); t->at[t->n] = 0;
 }
 #define TEXT(t) struct text t = {.room = sizeof t.small}; t.at = t.small, t.at[0] = 0
 
@@ -122,12 +114,9 @@ static void quoted_text(struct reader *r, struct text *t, int32_t end) {
             continue;
         }
         c = next(r);
+        const char *letter = c > 0 && c < 128 ? strchr("n\nt\tr\ra\ab\b", (int)c) : NULL; /* each before what it stands for */
+        if (letter && c >= 'a') { put(r, t, (uint32_t)letter[1]); continue; }
         switch (c) {
-        case 'n': put(r, t, '\n'); break;
-        case 't': put(r, t, '\t'); break;
-        case 'r': put(r, t, '\r'); break;
-        case 'a': put(r, t, 7); break;
-        case 'b': put(r, t, 8); break;
         case 'x': case 'X': put(r, t, hex_escape(r)); break;
         case ' ': case '\t': case '\n': /* a line break and the space around it */
             while (c == ' ' || c == '\t') c = next(r);
@@ -141,18 +130,14 @@ static void quoted_text(struct reader *r, struct text *t, int32_t end) {
 }
 
 static Value list(struct reader *r, int32_t close) {
-    vm *v = r->v;
-    Value *base = v->sp, last = 0;
-    hold(v, NIL);
+    vm *v = r->v; Value *base = v->sp, last = 0; hold(v, NIL);
     for (;;) {
-        int32_t c = skip_space(r);
-        uint32_t line = PORT(r->port)->line;
+        int32_t c = skip_space(r); uint32_t line = PORT(r->port)->line;
         if (c == -1) bad(r, "end of file in a list");
         if (c == close) break;
         if (c == ')' || c == ']') bad(r, "mismatched parenthesis");
         if (c == '.' && delimiter(peek(r)) && last) {
-            Value x = datum(r);
-            store(v, last, &CDR(last), x);
+            Value x = datum(r); store(v, last, &CDR(last), x);
             if (skip_space(r) != close) bad(r, "expected ) after the datum behind a dot");
             break;
         }
@@ -162,8 +147,7 @@ static Value list(struct reader *r, int32_t close) {
         else base[0] = p;
         last = p, v->sp = base + 1;
     }
-    Value out = base[0];
-    return v->sp = base, out;
+    Value out = base[0]; return v->sp = base, out;
 }
 
 const struct char_name char_names[] = { /* the printer takes the first that fits */
@@ -171,36 +155,27 @@ const struct char_name char_names[] = { /* the printer takes the first that fits
     {"backspace", 8}, {"delete", 127}, {"rubout", 127}, {"alarm", 7}, {NULL, 0},
 };
 static Value character(struct reader *r) {
-    TEXT(t);
-    int32_t c = next(r);
+    TEXT(t); int32_t c = next(r);
     if (c == -1) bad(r, "end of file in a character");
-    put(r, &t, (uint32_t)c);
-    size_t first = t.n;
+    put(r, &t, (uint32_t)c); size_t first = t.n;
     while (!delimiter(peek(r))) put(r, &t, (uint32_t)next(r));
     if (t.n == first) return CHAR(c);
     for (const struct char_name *n = char_names; n->name; n++)
         if (strcmp(t.at, n->name) == 0) return CHAR(n->c);
-    char *end;
-    unsigned long n = c == 'x' ? strtoul(t.at + 1, &end, 16) : 0;
+    char *end; unsigned long n = c == 'x' ? strtoul(t.at + 1, &end, 16) : 0;
     if (c != 'x' || *end || n > 0x10FFFF || (n >= 0xD800 && n < 0xE000)) bad(r, "unknown character name");
     return CHAR(n);
 }
 
 static Value prefixed(struct reader *r, int global) {
-    vm *v = r->v;
-    uint32_t line = PORT(r->port)->line;
-    Value x = hold(v, datum(r));
+    vm *v = r->v; uint32_t line = PORT(r->port)->line; Value x = hold(v, datum(r));
     if (x == EOF_OBJECT) bad(r, "end of file after a quote");
     Value tail = hold(v, cons_unrooted(v, x, NIL)), out = cons_unrooted(v, globals[global], tail);
-    position_set(v, out, (int)line, PORT(r->port)->name);
-    v->sp -= 2;
-    return out;
+    position_set(v, out, (int)line, PORT(r->port)->name); v->sp -= 2; return out;
 }
 
 static Value atom(struct reader *r, int32_t c) {
-    vm *v = r->v;
-    TEXT(t);
-    bool verbatim = false, fold = PORT(r->port)->fold;
+    vm *v = r->v; TEXT(t); bool verbatim = false, fold = PORT(r->port)->fold;
     for (;; c = next(r)) {
         if (c == '|') verbatim = true, quoted_text(r, &t, '|');
         else put(r, &t, fold ? (uint32_t)towlower((wint_t)c) : (uint32_t)c);
@@ -211,15 +186,13 @@ static Value atom(struct reader *r, int32_t c) {
 }
 
 static Value hash(struct reader *r) {
-    vm *v = r->v;
-    int32_t c = peek(r);
+    vm *v = r->v; int32_t c = peek(r);
     if (c == '(') {
         next(r);
         return list_to_vector(v, list(r, ')'));
     }
     if (c == '\\') return next(r), character(r);
-    TEXT(t);
-    put(r, &t, '#');
+    TEXT(t); put(r, &t, '#');
     while (!delimiter(peek(r))) put(r, &t, (uint32_t)next(r));
     if (!strcmp(t.at, "#t") || !strcmp(t.at, "#true")) return TRUE;
     if (!strcmp(t.at, "#f") || !strcmp(t.at, "#false")) return FALSE;
@@ -229,8 +202,7 @@ static Value hash(struct reader *r) {
     if (!strcmp(t.at, "#u8") && peek(r) == '(') {
         next(r);
         Value l = list(r, ')'), b;
-        hold(v, l);
-        b = make_bytes(v, list_length(l));
+        hold(v, l); b = make_bytes(v, list_length(l));
         for (int64_t i = 0; l != NIL; l = CDR(l), i++) {
             if (!IS_FIX(CAR(l)) || UNFIX(CAR(l)) < 0 || UNFIX(CAR(l)) > 255) bad(r, "bytevector element is no byte");
             BYTES(b)->at[i] = (uint8_t)UNFIX(CAR(l));
@@ -257,25 +229,19 @@ static Value datum_from(struct reader *r, int32_t c) {
         else out = prefixed(r, G_UNQUOTE);
         break;
     case '"': {
-        TEXT(t);
-        quoted_text(r, &t, '"');
-        out = string_from(r->v, t.at, t.n);
+        TEXT(t); quoted_text(r, &t, '"'); out = string_from(r->v, t.at, t.n);
         break;
     }
     case '#': out = hash(r); break;
     default: out = atom(r, c);
     }
-    r->depth--;
-    r->v->sp = base;
-    return out;
+    r->depth--; r->v->sp = base; return out;
 }
 
 static Value datum(struct reader *r) { return datum_from(r, skip_space(r)); }
 
 Value read_datum(vm *v, Value port) {
-    struct reader r = {v, port, 0};
-    hold(v, port);
+    struct reader r = {v, port, 0}; hold(v, port);
     if (!v->compiler) forget(v->positions); /* an include keeps those of the form that it is in */
-    Value out = datum(&r);
-    return v->sp--, out;
+    Value out = datum(&r); return v->sp--, out;
 }

@@ -16,10 +16,8 @@ static uint32_t down(uint32_t c) { return (uint32_t)towlower((wint_t)c); }
 static uint32_t same(uint32_t c) { return c; }
 
 static Value substring(vm *v, Value s, int64_t start, int64_t end) {
-    hold(v, s);
-    Value r = make_string(v, end - start, 0);
-    memcpy(STRING(r)->ch, STRING(s)->ch + start, (size_t)(end - start) * 4);
-    return r;
+    hold(v, s); Value r = make_string(v, end - start, 0);
+    memcpy(STRING(r)->ch, STRING(s)->ch + start, (size_t)(end - start) * 4); return r;
 }
 
 /* ---- characters ---- */
@@ -38,8 +36,7 @@ CHAR_CLASS(lower_case, "char-lower-case?", iswlower)
 static int is_digit(wint_t c) { return c >= '0' && c <= '9'; }
 CHAR_CLASS(numeric, "char-numeric?", is_digit)
 BUILTIN(digit_value, "digit-value", 1, 1) {
-    uint32_t c = char_arg(v, "digit-value", argv[0]);
-    return is_digit((wint_t)c) ? FIX(c - '0') : FALSE;
+    uint32_t c = char_arg(v, "digit-value", argv[0]); return is_digit((wint_t)c) ? FIX(c - '0') : FALSE;
 }
 BUILTIN(char_upcase, "char-upcase", 1, 1) { return CHAR(up(char_arg(v, "char-upcase", argv[0]))); }
 BUILTIN(char_downcase, "char-downcase", 1, 1) { return CHAR(down(char_arg(v, "char-downcase", argv[0]))); }
@@ -87,14 +84,12 @@ BUILTIN(string_length, "string-length", 1, 1) { return FIX(LENGTH(string_arg(v, 
 BUILTIN(string_ref, "string-ref", 2, 2) { return CHAR(STRING(argv[0])->ch[index_arg(v, "string-ref", argv[1], LENGTH(string_arg(v, "string-ref", argv[0])) - 1)]); }
 BUILTIN(string_set, "string-set!", 3, 3) {
     int64_t i = index_arg(v, "string-set!", argv[1], LENGTH(string_arg(v, "string-set!", argv[0])) - 1);
-    STRING(argv[0])->ch[i] = char_arg(v, "string-set!", argv[2]);
-    return UNSPECIFIED;
+    STRING(argv[0])->ch[i] = char_arg(v, "string-set!", argv[2]); return UNSPECIFIED;
 }
 BUILTIN(string_to_list, "string->list", 1, 3) {
     int64_t start, end;
     range_args(v, "string->list", argc, argv, 1, LENGTH(string_arg(v, "string->list", argv[0])), &start, &end);
-    Value *base = v->sp;
-    hold(v, NIL);
+    Value *base = v->sp; hold(v, NIL);
     while (end-- > start) *base = cons_unrooted(v, CHAR(STRING(argv[0])->ch[end]), *base);
     return *base;
 }
@@ -122,14 +117,11 @@ ALSO(string_downcase, 3, "string-foldcase", 1, 1)
 BUILTIN(string_to_utf8, "string->utf8", 1, 3) {
     int64_t start, end;
     range_args(v, "string->utf8", argc, argv, 1, LENGTH(string_arg(v, "string->utf8", argv[0])), &start, &end);
-    int64_t n = 0;
-    char text[4];
+    int64_t n = 0; char text[4];
     for (int64_t i = start; i < end; i++) n += (int64_t)utf8_put(STRING(argv[0])->ch[i], text);
-    Value b = make_bytes(v, n);
-    uint8_t *at = BYTES(b)->at;
+    Value b = make_bytes(v, n); uint8_t *at = BYTES(b)->at;
     for (int64_t i = start; i < end; i++) {
-        size_t k = utf8_put(STRING(argv[0])->ch[i], text);
-        memcpy(at, text, k), at += k;
+        size_t k = utf8_put(STRING(argv[0])->ch[i], text); memcpy(at, text, k), at += k;
     }
     return b;
 }

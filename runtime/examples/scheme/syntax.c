@@ -14,20 +14,13 @@ void *arena_alloc(vm *v, size_t bytes) {
         size_t size = bytes + sizeof(struct arena) + 16 > ARENA_CHUNK ? bytes + sizeof(struct arena) + 16 : ARENA_CHUNK;
         struct arena *a = malloc(size);
         if (!a) alloc_slow_error(v);
-        a->next = v->arena, a->used = (sizeof *a + 15) & ~(size_t)15, a->size = size;
-        v->arena = a;
+        a->next = v->arena, a->used = (sizeof *a + 15) & ~(size_t)15, a->size = size; v->arena = a;
     }
-    void *p = (char *)v->arena + v->arena->used;
-    v->arena->used += bytes;
-    return memset(p, 0, bytes);
+    void *p = (char *)v->arena + v->arena->used; v->arena->used += bytes; return memset(p, 0, bytes);
 }
 
 void arena_reset(vm *v) {
-    while (v->arena) {
-        struct arena *a = v->arena;
-        v->arena = a->next;
-        free(a);
-    }
+    while (v->arena) { struct arena *a = v->arena; v->arena = a->next; free(a); }
 }
 
 static Value held_cons(vm *v, Value a, Value d) { return hold(v, cons_unrooted(v, a, d)); }
@@ -39,8 +32,7 @@ Value identifier_symbol(Value x) {
 }
 
 Value make_alias(vm *v, Value name, struct scope *scope) {
-    Value a = hold(v, make_object(v, T_ALIAS, 2, 0));
-    ALIAS(a)->name = name, ALIAS(a)->scope = scope;
+    Value a = hold(v, make_object(v, T_ALIAS, 2, 0)); ALIAS(a)->name = name, ALIAS(a)->scope = scope;
     return a;
 }
 
@@ -55,14 +47,12 @@ struct binding *resolve(Value id, struct scope *scope, Value *global) {
 }
 
 bool same_identifier(Value a, struct scope *sa, Value b, struct scope *sb) {
-    Value ga = 0, gb = 0;
-    struct binding *ba = resolve(a, sa, &ga), *bb = resolve(b, sb, &gb);
+    Value ga = 0, gb = 0; struct binding *ba = resolve(a, sa, &ga), *bb = resolve(b, sb, &gb);
     return ba == bb && ga == gb;
 }
 
 bool is_keyword(Value form, struct scope *scope, int global) {
-    Value g = 0;
-    return is_identifier(form) && resolve(form, scope, &g) == NULL && g == globals[global];
+    Value g = 0; return is_identifier(form) && resolve(form, scope, &g) == NULL && g == globals[global];
 }
 
 static bool has_alias(vm *v, Value x) {
@@ -77,10 +67,7 @@ static bool has_alias(vm *v, Value x) {
 
 Value strip_syntax(vm *v, Value x) {
     if (!has_alias(v, x)) return x;
-    if (IS_PAIR(x)) {
-        Value a = strip_syntax(v, CAR(x)), d = strip_syntax(v, CDR(x));
-        return held_cons(v, a, d);
-    }
+    if (IS_PAIR(x)) { Value a = strip_syntax(v, CAR(x)), d = strip_syntax(v, CDR(x)); return held_cons(v, a, d); }
     if (IS(x, T_VECTOR)) return hold(v, list_to_vector(v, strip_syntax(v, hold(v, vector_to_list(v, x)))));
     return identifier_symbol(x);
 }
@@ -124,8 +111,7 @@ static int pairs_in(Value l) {
 static void collect_names(struct expansion *e, Value pattern, struct match **out) {
     if (is_identifier(pattern)) {
         if (is_ellipsis(e, pattern) || is_literal(e, pattern)) return;
-        struct match *m = arena_alloc(e->v, sizeof *m);
-        m->name = pattern, m->next = *out, *out = m;
+        struct match *m = arena_alloc(e->v, sizeof *m); m->name = pattern, m->next = *out, *out = m;
     } else if (IS_PAIR(pattern)) collect_names(e, CAR(pattern), out), collect_names(e, CDR(pattern), out);
     else if (IS(pattern, T_VECTOR))
         for (int64_t i = 0; i < LENGTH(pattern); i++) collect_names(e, FIELD(pattern, i), out);
@@ -143,8 +129,7 @@ static bool match(struct expansion *e, Value pattern, Value form, struct match *
             if (is_literal(e, pattern)) return is_identifier(form) && same_identifier(pattern, e->macro->scope, form, e->use);
             if (identifier_symbol(pattern) == globals[G_UNDERSCORE]) return true;
             struct match *m = arena_alloc(e->v, sizeof *m);
-            m->name = pattern, m->value = form, m->next = *out, *out = m;
-            return true;
+            m->name = pattern, m->value = form, m->next = *out, *out = m; return true;
         }
         if (IS(pattern, T_VECTOR)) {
             if (!IS(form, T_VECTOR)) return false;
@@ -160,8 +145,7 @@ static bool match(struct expansion *e, Value pattern, Value form, struct match *
                 if (!match(e, CAR(pattern), CAR(form), &tries[i])) return false;
             collect_names(e, CAR(pattern), &names);
             for (struct match *next; names; names = next) {
-                next = names->next;
-                names->n = n, names->items = arena_alloc(e->v, sizeof(void *) * (size_t)(n + 1));
+                next = names->next; names->n = n, names->items = arena_alloc(e->v, sizeof(void *) * (size_t)(n + 1));
                 for (int i = 0; i < n; i++) names->items[i] = find(tries[i], names->name);
                 names->next = *out, *out = names;
             }
@@ -185,8 +169,7 @@ static Value rename_symbol(struct expansion *e, Value name) {
 }
 
 static Value instantiate(struct expansion *e, Value t, struct match *env, bool escaped) {
-    vm *v = e->v;
-    check_c_stack(v);
+    vm *v = e->v; check_c_stack(v);
     if (is_identifier(t)) {
         struct match *m = find(env, t);
         if (!m) return rename_symbol(e, t);
@@ -196,16 +179,12 @@ static Value instantiate(struct expansion *e, Value t, struct match *env, bool e
     if (IS(t, T_VECTOR)) return hold(v, list_to_vector(v, instantiate(e, hold(v, vector_to_list(v, t)), env, escaped)));
     if (!IS_PAIR(t)) return t;
     if (!escaped && is_ellipsis(e, CAR(t)) && IS_PAIR(CDR(t))) return instantiate(e, CADR(t), env, true);
-    Value rest = CDR(t);
-    int depth = 0;
+    Value rest = CDR(t); int depth = 0;
     while (!escaped && IS_PAIR(rest) && is_ellipsis(e, CAR(rest))) rest = CDR(rest), depth++;
     if (depth == 0) {
-        Value a = instantiate(e, CAR(t), env, escaped);
-        return held_cons(v, a, instantiate(e, CDR(t), env, escaped));
+        Value a = instantiate(e, CAR(t), env, escaped); return held_cons(v, a, instantiate(e, CDR(t), env, escaped));
     }
-    struct match *names = NULL;
-    collect_names(e, CAR(t), &names);
-    int n = -1;
+    struct match *names = NULL; collect_names(e, CAR(t), &names); int n = -1;
     for (struct match *name = names; name; name = name->next) {
         struct match *m = find(env, name->name);
         if (m && m->items && m->n > n) n = m->n;
@@ -237,8 +216,7 @@ static Value instantiate(struct expansion *e, Value t, struct match *env, bool e
 }
 
 Value expand_macro(vm *v, Value macro, Value form, struct scope *use) {
-    struct expansion e = {v, MACRO(macro), use, NULL};
-    hold(v, macro);
+    struct expansion e = {v, MACRO(macro), use, NULL}; hold(v, macro);
     for (Value r = e.macro->rules; r != NIL; r = CDR(r)) {
         struct match *env = NULL;
         if (match(&e, CDR(CAR(CAR(r))), CDR(form), &env)) return instantiate(&e, CADR(CAR(r)), env, false);

@@ -44,16 +44,12 @@ static Value find(vm *v, Value table, Value key) { /* the entry, or #f */
 }
 
 static void grow(vm *v, Value table) {
-    struct table *t = TABLE(table);
-    struct vector *old = t->buckets;
-    int64_t n = (int64_t)(old->header >> 8);
+    struct table *t = TABLE(table); struct vector *old = t->buckets; int64_t n = (int64_t)(old->header >> 8);
     struct vector *wider = ADDRESS(make_object(v, T_VECTOR, 2 * n, NIL)); /* the table and so `old` are rooted by the caller's arguments */
     besom_mutator *m = v->m;
     for (int64_t i = 0; i < n; i++)
         for (Value l = old->item[i], next; l != NIL; l = next) {
-            Value *to = bucket_of(wider, t->kind, CAR(CAR(l)));
-            next = CDR(l);
-            store(v, l, &CDR(l), *to);
+            Value *to = bucket_of(wider, t->kind, CAR(CAR(l))); next = CDR(l); store(v, l, &CDR(l), *to);
             besom_write_value(m, wider, to, l);
         }
     besom_write(m, t, &t->buckets, wider);
@@ -61,18 +57,12 @@ static void grow(vm *v, Value table) {
 
 static void set(vm *v, Value table, Value key, Value value) { /* all three are arguments, so rooted */
     Value entry = find(v, table, key);
-    if (entry != FALSE) {
-        store(v, entry, &CDR(entry), value);
-        return;
-    }
+    if (entry != FALSE) { store(v, entry, &CDR(entry), value); return; }
     struct table *t = TABLE(table);
     if (t->count > LOAD * (t->buckets->header >> 8)) grow(v, table);
     Value *base = v->sp, pair = hold(v, cons_unrooted(v, key, value)), link = cons_unrooted(v, pair, NIL);
-    struct vector *buckets = t->buckets;
-    Value *to = bucket_of(buckets, t->kind, key);
-    store(v, link, &CDR(link), *to);
-    besom_write_value(v->m, buckets, to, link);
-    t->count++;
+    struct vector *buckets = t->buckets; Value *to = bucket_of(buckets, t->kind, key);
+    store(v, link, &CDR(link), *to); besom_write_value(v->m, buckets, to, link); t->count++;
     v->sp = base;
 }
 
@@ -103,23 +93,20 @@ BUILTIN(contains, "hash-table-contains?", 2, 2) { return BOOL(find(v, table_arg(
 ALSO(contains, 2, "hash-table-exists?", 2, 2)
 BUILTIN(set, "hash-table-set!", 3, 3) { return set(v, table_arg(v, "hash-table-set!", argv[0]), argv[1], argv[2]), UNSPECIFIED; }
 BUILTIN(delete, "hash-table-delete!", 2, 2) {
-    struct table *t = TABLE(table_arg(v, "hash-table-delete!", argv[0]));
-    struct vector *buckets = t->buckets;
+    struct table *t = TABLE(table_arg(v, "hash-table-delete!", argv[0])); struct vector *buckets = t->buckets;
     Value *bucket = bucket_of(buckets, t->kind, argv[1]), before = 0;
     for (Value l = *bucket; l != NIL; before = l, l = CDR(l)) {
         if (!same(v, t->kind, argv[1], CAR(CAR(l)))) continue;
         if (before) store(v, before, &CDR(before), CDR(l));
         else besom_write_value(v->m, buckets, bucket, CDR(l));
-        t->count--;
-        return TRUE;
+        t->count--; return TRUE;
     }
     return FALSE;
 }
 BUILTIN(count, "hash-table-size", 1, 1) { return FIX((int64_t)TABLE(table_arg(v, "hash-table-size", argv[0]))->count); }
 ALSO(count, 3, "hash-table-count", 1, 1)
 BUILTIN(to_alist, "hash-table->alist", 1, 1) {
-    Value *base = v->sp;
-    hold(v, NIL);
+    Value *base = v->sp; hold(v, NIL);
     struct vector *buckets = TABLE(table_arg(v, "hash-table->alist", argv[0]))->buckets;
     hold(v, TAGGED(buckets, TAG_OBJECT)); /* another thread may replace them */
     for (uint64_t i = 0; i < buckets->header >> 8; i++)
@@ -140,6 +127,4 @@ BUILTIN(eq_hash, "eq-hash", 1, 2) { return hash_result(hash_for(BY_EQ, argv[0]),
 BUILTIN(eqv_hash, "eqv-hash", 1, 2) { return hash_result(hash_for(BY_EQV, argv[0]), argc, argv); }
 BUILTIN(kind, "%hash-table-kind", 1, 1) { return FIX(TABLE(table_arg(v, "hash-table-hash-function", argv[0]))->kind); }
 
-void boot_tables(void) {
-    if (BESOM_LAYOUT(heap, &table_layout, struct table, buckets) != BESOM_OK) abort();
-}
+void boot_tables(void) { if (BESOM_LAYOUT(heap, &table_layout, struct table, buckets) != BESOM_OK) abort(); }

@@ -24,26 +24,21 @@ static Value mutex_arg(vm *v, const char *who, Value x) {
 }
 
 static Value thread_new(vm *v, Value thunk, Value name) {
-    Value *base = v->sp;
-    hold(v, thunk), hold(v, name);
-    Value t = make_object(v, T_THREAD, THREAD_FIELDS, FALSE);
+    Value *base = v->sp; hold(v, thunk), hold(v, name); Value t = make_object(v, T_THREAD, THREAD_FIELDS, FALSE);
     FIELD(t, THREAD_THUNK) = thunk, FIELD(t, THREAD_NAME) = name;
-    FIELD(t, THREAD_STATE) = FIX(NEW), FIELD(t, THREAD_PARAMS) = v->stack[REG_PARAMS];
-    return v->sp = base, t;
+    FIELD(t, THREAD_STATE) = FIX(NEW), FIELD(t, THREAD_PARAMS) = v->stack[REG_PARAMS]; return v->sp = base, t;
 }
 
 /* A deadline on the realtime clock from SRFI 18's timeout: seconds from now, or a time object, a record of the prelude. */
 static struct timespec deadline(vm *v, Value seconds) {
-    struct timespec t = {0, 0};
-    bool absolute = IS(seconds, T_RECORD) && LENGTH(seconds) == 2;
+    struct timespec t = {0, 0}; bool absolute = IS(seconds, T_RECORD) && LENGTH(seconds) == 2;
     if (absolute) seconds = FIELD(seconds, 1);
     double d = IS_FIX(seconds) ? (double)UNFIX(seconds) : IS_FLONUM(seconds) ? FLONUM(seconds) : (fail_type(v, NULL, "seconds", seconds), 0);
     if (!(d > 0)) d = 0;
     if (d > 1e10) d = 1e10;
     if (!absolute) clock_gettime(CLOCK_REALTIME, &t);
     double nanos = (double)t.tv_nsec + (d - floor(d)) * 1e9;
-    t.tv_sec += (time_t)d + (time_t)(nanos / 1e9), t.tv_nsec = (long)fmod(nanos, 1e9);
-    return t;
+    t.tv_sec += (time_t)d + (time_t)(nanos / 1e9), t.tv_nsec = (long)fmod(nanos, 1e9); return t;
 }
 
 /* Called and returns with `big` held, and looks at no object. False at the deadline. Between unlocking and unblocking others may
@@ -52,41 +47,32 @@ static bool wait_for_change(vm *v, const struct timespec *until) {
     besom_block(v->m);
     int r = until ? pthread_cond_timedwait(&changed, &big, until) : pthread_cond_wait(&changed, &big);
     pthread_mutex_unlock(&big); /* besom_unblock may wait for a collection, and the lock must be free then */
-    besom_unblock(v->m);
-    pthread_mutex_lock(&big);
-    return r != ETIMEDOUT;
+    besom_unblock(v->m); pthread_mutex_lock(&big); return r != ETIMEDOUT;
 }
 
 static void finish(vm *v, Value t, Value result, int state) {
-    pthread_mutex_lock(&big);
-    store(v, t, &FIELD(t, THREAD_RESULT), result);
-    store(v, t, &FIELD(t, THREAD_STATE), FIX(state));
-    pthread_cond_broadcast(&changed);
-    pthread_mutex_unlock(&big);
+    pthread_mutex_lock(&big); store(v, t, &FIELD(t, THREAD_RESULT), result);
+    store(v, t, &FIELD(t, THREAD_STATE), FIX(state)); pthread_cond_broadcast(&changed); pthread_mutex_unlock(&big);
 }
 
 struct start { besom_handle *thread; enum { STARTING, STARTED, REFUSED } state; }; /* the handle roots the object between two stacks */
 
 static void *run(void *argument) {
-    struct start *s = argument;
-    vm *v = vm_new(THREAD_STACK);
-    jmp_buf dead;
+    struct start *s = argument; vm *v = vm_new(THREAD_STACK); jmp_buf dead;
     if (v) {
         v->stack[REG_THREAD] = TAGGED(besom_handle_get(v->m, s->thread), TAG_OBJECT);
         v->stack[REG_PARAMS] = FIELD(v->stack[REG_THREAD], THREAD_PARAMS);
     }
     pthread_mutex_lock(&big);
     s->state = v ? STARTED : REFUSED; /* now its starter frees it */
-    pthread_cond_broadcast(&changed);
-    pthread_mutex_unlock(&big);
+    pthread_cond_broadcast(&changed); pthread_mutex_unlock(&big);
     if (!v) return NULL;
     v->on_exit = &dead;
     if (setjmp(dead) == 0) {
         Value result = vm_run(v, FIELD(v->stack[REG_THREAD], THREAD_THUNK));
         finish(v, v->stack[REG_THREAD], result, DONE);
     } else finish(v, v->stack[REG_THREAD], v->stack[REG_LAST], FAILED);
-    vm_free(v);
-    return NULL;
+    vm_free(v); return NULL;
 }
 
 BUILTIN(make_thread, "make-thread", 1, 2) {
@@ -116,9 +102,7 @@ SLOT(condvar_specific, "condition-variable-specific", T_CONDVAR, "a condition va
 SET_SLOT(set_condvar_specific, "condition-variable-specific-set!", T_CONDVAR, "a condition variable", CONDVAR_SPECIFIC)
 BUILTIN(is_condvar, "condition-variable?", 1, 1) { return BOOL(IS(argv[0], T_CONDVAR)); }
 BUILTIN(start, "thread-start!", 1, 1) {
-    Value t = thread_arg(v, "thread-start!", argv[0]);
-    pthread_t id;
-    pthread_mutex_lock(&big);
+    Value t = thread_arg(v, "thread-start!", argv[0]); pthread_t id; pthread_mutex_lock(&big);
     bool fresh = FIELD(t, THREAD_STATE) == FIX(NEW);
     if (fresh) store(v, t, &FIELD(t, THREAD_STATE), FIX(RUNNING));
     pthread_mutex_unlock(&big);
@@ -127,38 +111,29 @@ BUILTIN(start, "thread-start!", 1, 1) {
     if (!s.thread) alloc_slow_error(v);
     pthread_mutex_lock(&big);
     if (pthread_create(&id, NULL, run, &s) == 0) {
-        pthread_detach(id);
-        s.state = STARTING;
+        pthread_detach(id); s.state = STARTING;
         while (s.state == STARTING) wait_for_change(v, NULL);
     }
-    pthread_mutex_unlock(&big);
-    besom_handle_free(heap, s.thread);
+    pthread_mutex_unlock(&big); besom_handle_free(heap, s.thread);
     if (s.state == STARTED) return t;
-    store(v, t, &FIELD(t, THREAD_STATE), FIX(NEW));
-    fail(v, "thread-start!", "the system refused a thread", 1, t);
+    store(v, t, &FIELD(t, THREAD_STATE), FIX(NEW)); fail(v, "thread-start!", "the system refused a thread", 1, t);
 }
 BUILTIN(join, "%thread-join", 2, 2) { /* (%thread-join thread timeout-or-#f): (state . result) */
     Value t = thread_arg(v, "thread-join!", argv[0]);
-    struct timespec until;
-    bool timed = argv[1] != FALSE, in_time = true;
+    struct timespec until; bool timed = argv[1] != FALSE, in_time = true;
     if (timed) until = deadline(v, argv[1]);
     pthread_mutex_lock(&big);
     while (UNFIX(FIELD(t, THREAD_STATE)) < DONE && in_time) in_time = wait_for_change(v, timed ? &until : NULL);
-    pthread_mutex_unlock(&big);
-    return cons(v, FIELD(t, THREAD_STATE), FIELD(t, THREAD_RESULT));
+    pthread_mutex_unlock(&big); return cons(v, FIELD(t, THREAD_STATE), FIELD(t, THREAD_RESULT));
 }
 BUILTIN(yield, "thread-yield!", 0, 0) {
-    besom_block(v->m);
-    sched_yield();
-    besom_unblock(v->m);
+    besom_block(v->m); sched_yield(); besom_unblock(v->m);
     return UNSPECIFIED;
 }
 BUILTIN(sleep, "thread-sleep!", 1, 1) {
-    struct timespec until = deadline(v, argv[0]);
-    besom_block(v->m);
+    struct timespec until = deadline(v, argv[0]); besom_block(v->m);
     while (clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &until, NULL) == EINTR) {}
-    besom_unblock(v->m);
-    return UNSPECIFIED;
+    besom_unblock(v->m); return UNSPECIFIED;
 }
 
 static bool is_abandoned(Value m) { /* its owner has ended */
@@ -177,8 +152,7 @@ BUILTIN(mutex_state, "mutex-state", 1, 1) {
 }
 BUILTIN(mutex_lock, "mutex-lock!", 1, 3) {
     Value m = mutex_arg(v, "mutex-lock!", argv[0]), owner = argc > 2 ? argv[2] : v->stack[REG_THREAD];
-    struct timespec until;
-    bool timed = argc > 1 && argv[1] != FALSE, in_time = true;
+    struct timespec until; bool timed = argc > 1 && argv[1] != FALSE, in_time = true;
     if (timed) until = deadline(v, argv[1]);
     pthread_mutex_lock(&big);
     while (FIELD(m, MUTEX_OWNER) != FALSE && !is_abandoned(m) && in_time) in_time = wait_for_change(v, timed ? &until : NULL);
@@ -195,9 +169,7 @@ BUILTIN(mutex_unlock, "mutex-unlock!", 1, 3) { /* (mutex-unlock! mutex [conditio
     struct timespec until;
     if (wait && !IS(argv[1], T_CONDVAR)) fail_type(v, "mutex-unlock!", "a condition variable", argv[1]);
     if (timed) until = deadline(v, argv[2]);
-    pthread_mutex_lock(&big);
-    store(v, m, &FIELD(m, MUTEX_OWNER), FALSE);
-    pthread_cond_broadcast(&changed);
+    pthread_mutex_lock(&big); store(v, m, &FIELD(m, MUTEX_OWNER), FALSE); pthread_cond_broadcast(&changed);
     if (wait) {
         Value seen = FIELD(argv[1], CONDVAR_COUNT);
         while (FIELD(argv[1], CONDVAR_COUNT) == seen && in_time) in_time = wait_for_change(v, timed ? &until : NULL);
@@ -207,18 +179,14 @@ BUILTIN(mutex_unlock, "mutex-unlock!", 1, 3) { /* (mutex-unlock! mutex [conditio
 }
 BUILTIN(make_condvar, "make-condition-variable", 0, 1) {
     Value c = make_object(v, T_CONDVAR, CONDVAR_FIELDS, FALSE);
-    FIELD(c, CONDVAR_COUNT) = FIX(0), FIELD(c, CONDVAR_NAME) = argc ? argv[0] : FALSE;
-    return c;
+    FIELD(c, CONDVAR_COUNT) = FIX(0), FIELD(c, CONDVAR_NAME) = argc ? argv[0] : FALSE; return c;
 }
 BUILTIN(signal, "condition-variable-signal!", 1, 1) {
     if (!IS(argv[0], T_CONDVAR)) fail_type(v, NULL, "a condition variable", argv[0]);
     pthread_mutex_lock(&big);
     FIELD(argv[0], CONDVAR_COUNT) += FIX(1); /* a fixnum over a fixnum: no barrier */
-    pthread_cond_broadcast(&changed);
-    return pthread_mutex_unlock(&big), UNSPECIFIED;
+    pthread_cond_broadcast(&changed); return pthread_mutex_unlock(&big), UNSPECIFIED;
 }
 ALSO(signal, 1, "condition-variable-broadcast!", 1, 1)
 
-void boot_threads(vm *v) {
-    v->stack[REG_THREAD] = thread_new(v, FALSE, symbol(v, "main"));
-}
+void boot_threads(vm *v) { v->stack[REG_THREAD] = thread_new(v, FALSE, symbol(v, "main")); }

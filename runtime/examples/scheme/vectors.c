@@ -45,8 +45,7 @@ BUILTIN(vector_fill, "vector-fill!", 2, 4) {
 BUILTIN(is_bytes, "bytevector?", 1, 1) { return BOOL(IS(argv[0], T_BYTES)); }
 BUILTIN(make_bytes, "make-bytevector", 1, 2) {
     uint8_t fill = argc > 1 ? (uint8_t)index_arg(v, "make-bytevector", argv[1], 255) : 0;
-    int64_t n = index_arg(v, "make-bytevector", argv[0], (int64_t)1 << 50);
-    Value b = make_bytes(v, n);
+    int64_t n = index_arg(v, "make-bytevector", argv[0], (int64_t)1 << 50); Value b = make_bytes(v, n);
     if (fill) memset(BYTES(b)->at, fill, (size_t)n);
     return b;
 }
@@ -62,8 +61,7 @@ BUILTIN(bytes_ref, "bytevector-u8-ref", 2, 2) {
 }
 BUILTIN(bytes_set, "bytevector-u8-set!", 3, 3) {
     int64_t i = index_arg(v, "bytevector-u8-set!", argv[1], LENGTH(bytes_arg(v, "bytevector-u8-set!", argv[0])) - 1);
-    BYTES(argv[0])->at[i] = (uint8_t)index_arg(v, "bytevector-u8-set!", argv[2], 255);
-    return UNSPECIFIED;
+    BYTES(argv[0])->at[i] = (uint8_t)index_arg(v, "bytevector-u8-set!", argv[2], 255); return UNSPECIFIED;
 }
 BUILTIN(bytes_fill, "bytevector-fill!", 2, 4) {
     int64_t start, end;
@@ -85,8 +83,7 @@ static Value sequence_new(vm *v, const struct sequence *q, int64_t n) {
     return q->type == T_VECTOR ? make_object(v, T_VECTOR, n, 0) : q->type == T_BYTES ? make_bytes(v, n) : make_string(v, n, 0);
 }
 static Value copy(vm *v, const char *who, const struct sequence *q, int argc, Value *argv) {
-    int64_t start, end;
-    range_args(v, who, argc, argv, 1, length_arg(v, who, q, argv[0]), &start, &end);
+    int64_t start, end; range_args(v, who, argc, argv, 1, length_arg(v, who, q, argv[0]), &start, &end);
     Value r = sequence_new(v, q, end - start);
     memcpy(ELEMENTS(r), ELEMENTS(argv[0]) + (size_t)start * q->size, (size_t)(end - start) * q->size); /* first stores */
     return r;
@@ -103,8 +100,7 @@ static Value copy_to(vm *v, const char *who, const struct sequence *q, int argc,
 static Value append(vm *v, const char *who, const struct sequence *q, int argc, Value *argv) {
     int64_t n = 0;
     for (int i = 0; i < argc; i++) n += length_arg(v, who, q, argv[i]);
-    Value r = sequence_new(v, q, n);
-    char *to = ELEMENTS(r);
+    Value r = sequence_new(v, q, n); char *to = ELEMENTS(r);
     for (int i = 0; i < argc; to += (size_t)LENGTH(argv[i++]) * q->size) memcpy(to, ELEMENTS(argv[i]), (size_t)LENGTH(argv[i]) * q->size);
     return r;
 }

@@ -22,25 +22,21 @@ int prim_modes(int class, int modes[6]) {
         {4, {MODE_A, MODE_L1, MODE_A, MODE_L1}}, {6, {MODE_S, MODE_L2, MODE_I, MODE_S, MODE_L2, MODE_I}}, {3, {MODE_S, MODE_L2, MODE_I}},
         {2, {MODE_A, MODE_L1}}, {2, {MODE_S, MODE_L2}}, {1, {MODE_3}},
     };
-    memcpy(modes, families[class].mode, sizeof families[class].mode);
-    return families[class].n;
+    memcpy(modes, families[class].mode, sizeof families[class].mode); return families[class].n;
 }
 
 void boot_primitives(vm *v) {
     for (size_t i = 1; i < sizeof prims / sizeof *prims; i++) {
-        int modes[6], n = prim_modes(prims[i].class, modes);
-        Value s = symbol(v, prims[i].name);
+        int modes[6], n = prim_modes(prims[i].class, modes); Value s = symbol(v, prims[i].name);
         SYMBOL(s)->prim = 2 * i;
         while (n-- > 0) prim_symbol[prims[i].op + n] = s;
     }
 }
 
 Value vm_run(vm *v, Value thunk) {
-    jmp_buf here, *outer = v->on_error;
-    v->sp = v->stack + REGISTERS;
+    jmp_buf here, *outer = v->on_error; v->sp = v->stack + REGISTERS;
     v->sp[0] = 0, v->sp[1] = (uintptr_t)halt_code, v->sp[2] = thunk;
-    v->sp += 3, v->fp = v->sp, v->ip = halt_code, v->argc = 0;
-    v->on_error = &here;
+    v->sp += 3, v->fp = v->sp, v->ip = halt_code, v->argc = 0; v->on_error = &here;
     struct besom_frame *frames = besom_frames_save(v->m);
     if (setjmp(here)) { /* an error in C: call the Scheme procedure `raise` as if the failing instruction did */
         besom_frames_restore(v->m, frames);
@@ -49,14 +45,10 @@ Value vm_run(vm *v, Value thunk) {
             fprintf(stderr, "scheme: error while starting: %s\n", string_to_c(v, FIELD(v->stack[REG_LAST], CONDITION_MESSAGE)));
             exit(70);
         }
-        Value *sp = v->sp;
-        sp[0] = (Value)((char *)v->fp - (char *)v->stack), sp[1] = (uintptr_t)v->ip;
-        sp[2] = globals[G_RAISE], sp[3] = v->stack[REG_LAST];
-        v->sp = sp + 4, v->argc = 1;
+        Value *sp = v->sp; sp[0] = (Value)((char *)v->fp - (char *)v->stack), sp[1] = (uintptr_t)v->ip;
+        sp[2] = globals[G_RAISE], sp[3] = v->stack[REG_LAST]; v->sp = sp + 4, v->argc = 1;
     }
-    vm_loop(v);
-    v->on_error = outer;
-    return v->stack[REG_LAST];
+    vm_loop(v); v->on_error = outer; return v->stack[REG_LAST];
 }
 
 static _Noreturn void fail_arity(vm *v, Value proc, int n) {
@@ -64,8 +56,7 @@ static _Noreturn void fail_arity(vm *v, Value proc, int n) {
     if (TYPE(proc) == T_BUILTIN) snprintf(text, sizeof text, "%s: wrong number of arguments", PRIMITIVE(proc)->def->name);
     else if (TYPE(proc) == T_CLOSURE && CODE(CLOSURE(proc)->code)->name) {
         name = string_to_c(v, CODE(CLOSURE(proc)->code)->name->name);
-        snprintf(text, sizeof text, "%.100s: wrong number of arguments", name);
-        free(name);
+        snprintf(text, sizeof text, "%.100s: wrong number of arguments", name); free(name);
     } else snprintf(text, sizeof text, "wrong number of arguments");
     fail(v, NULL, text, 1, FIX(n));
 }
@@ -80,8 +71,7 @@ static Value record_access(vm *v, Value proc, int n, Value *argv) {
     Value type = FIELD(proc, 0), *slot;
     if (TYPE(proc) == T_MAKER) {
         if (LENGTH(proc) - 1 != n) fail_arity(v, proc, n);
-        Value r = make_object(v, T_RECORD, LENGTH(FIELD(type, 1)) + 1, FALSE);
-        FIELD(r, 0) = type;
+        Value r = make_object(v, T_RECORD, LENGTH(FIELD(type, 1)) + 1, FALSE); FIELD(r, 0) = type;
         for (int i = 0; i < n; i++) FIELD(r, UNFIX(FIELD(proc, i + 1))) = argv[i];
         return r;
     }
@@ -94,11 +84,7 @@ static Value record_access(vm *v, Value proc, int n, Value *argv) {
     return store(v, argv[0], slot, argv[1]), UNSPECIFIED;
 }
 
-static inline Value word2(const uint32_t *ip) {
-    Value x;
-    memcpy(&x, ip, sizeof x);
-    return x;
-}
+static inline Value word2(const uint32_t *ip) { Value x; memcpy(&x, ip, sizeof x); return x; }
 
 #define SAVE() (v->sp = sp, v->ip = ip, v->fp = fp)
 #define NEXT() do { w = *ip++; goto *dispatch[w & 255]; } while (0)
@@ -108,13 +94,9 @@ static inline Value word2(const uint32_t *ip) {
 void vm_loop(vm *v) {
 #define LABEL(op) [OP_##op] = &&L_##op,
     static void *dispatch[256] = {OPS(LABEL)};
-    static void *const generic[] = {&&G_A, &&G_L1, &&G_S, &&G_L2, &&G_I, &&G_3};
-    besom_mutator *const m = v->m;
-    char *const base = (char *)v->stack;
-    const uint32_t *ip = v->ip;
-    Value *sp = v->sp, *fp = v->fp, acc = UNSPECIFIED, x, y, s;
-    uint32_t w = 0;
-    int n = v->argc;
+    static void *const generic[] = {&&G_A, &&G_L1, &&G_S, &&G_L2, &&G_I, &&G_3}; besom_mutator *const m = v->m;
+    char *const base = (char *)v->stack; const uint32_t *ip = v->ip;
+    Value *sp = v->sp, *fp = v->fp, acc = UNSPECIFIED, x, y, s; uint32_t w = 0; int n = v->argc;
     goto do_call;
 
     L_CONST: acc = word2(ip), ip += 2; NEXT();
@@ -156,12 +138,9 @@ void vm_loop(vm *v) {
             while (count-- > 0) dispatch[p->op + count] = generic[modes[count]];
             SYMBOL(s)->prim = 0;
         }
-        store(v, s, &GLOBAL_AT(s), acc), acc = UNSPECIFIED;
-        NEXT();
+        store(v, s, &GLOBAL_AT(s), acc), acc = UNSPECIFIED; NEXT();
     L_BOX_LOCAL:
-        SAVE();
-        x = make_object(v, T_BOX, 1, 0);
-        FIELD(x, 0) = fp[A], fp[A] = x;
+        SAVE(); x = make_object(v, T_BOX, 1, 0); FIELD(x, 0) = fp[A], fp[A] = x;
         NEXT();
 
     L_JUMP: ip += A; NEXT();
@@ -169,12 +148,9 @@ void vm_loop(vm *v) {
     L_JUMP_TRUE: if (acc != FALSE) ip += A; NEXT();
     L_LOOP: { /* the new values of the loop's a variables, topmost on the stack, go to their slots; next word: slot; then the jump */
         Value *to = fp + ip[0], *from = sp - A;
-        int k = A;
-        ip += (int32_t)ip[1];
+        int k = A; ip += (int32_t)ip[1];
         if (to != from) while (k-- > 0) *to++ = *from++; else to += k;
-        v->sp = sp = to;
-        besom_safepoint(m);
-        NEXT();
+        v->sp = sp = to; besom_safepoint(m); NEXT();
     }
     L_FRAME: sp[0] = (Value)((char *)fp - base), sp[1] = 0, sp[2] = 0, sp += 3; NEXT();
     L_CALL_GLOBAL:
@@ -209,19 +185,16 @@ void vm_loop(vm *v) {
             if (unlikely((uint32_t)n != c->params || c->rest)) {
                 SAVE();
                 if ((uint32_t)n < c->params || !c->rest) fail_arity(v, proc, n);
-                int extra = n - (int)c->params;
-                Value rest = list_from(v, extra, sp - extra, NIL);
+                int extra = n - (int)c->params; Value rest = list_from(v, extra, sp - extra, NIL);
                 sp -= extra, *sp++ = rest, n = (int)c->params + 1;
             }
             fp = sp - n, ip = c->ops, v->sp = sp;
             if (unlikely(sp + c->frame_size >= v->limit)) { SAVE(); stack_overflow(v); }
-            besom_safepoint(m);
-            NEXT();
+            besom_safepoint(m); NEXT();
         }
         switch (TYPE(proc)) {
         case T_BUILTIN: {
-            const struct builtin *b = PRIMITIVE(proc)->def;
-            SAVE();
+            const struct builtin *b = PRIMITIVE(proc)->def; SAVE();
             if (unlikely(n < b->min || (b->max >= 0 && n > b->max))) fail_arity(v, proc, n);
             acc = b->fn(v, n, sp - n);
             if (unlikely(acc == CALL_REQUEST)) {
@@ -245,9 +218,7 @@ void vm_loop(vm *v) {
             }
             goto do_call;
         case T_CONTINUATION: {
-            struct continuation *k = CONTINUATION(proc);
-            size_t words = (size_t)LENGTH(proc);
-            SAVE();
+            struct continuation *k = CONTINUATION(proc); size_t words = (size_t)LENGTH(proc); SAVE();
             if (unlikely(k->dynamic[REG_THREAD] != v->stack[REG_THREAD])) fail(v, NULL, "the continuation is another thread's:", 1, proc);
             acc = sp[-1];
             if (unlikely(n != 1)) {
@@ -264,24 +235,19 @@ void vm_loop(vm *v) {
             memcpy(v->stack + REGISTERS, k->stack, words * sizeof(Value));
             sp = v->stack + REGISTERS + words, fp = (Value *)(base + k->fp), ip = (const uint32_t *)(uintptr_t)k->ip;
             v->sp = sp, v->stack[REG_LAST] = acc; /* rooted: a loop may run through here alone, so this is a safepoint */
-            besom_safepoint(m);
-            NEXT();
+            besom_safepoint(m); NEXT();
         }
         default: SAVE(); acc = record_access(v, proc, n, sp - n);
         }
-        sp -= n + 3, ip = (const uint32_t *)(uintptr_t)sp[1], fp = (Value *)(base + sp[0]);
-        NEXT();
+        sp -= n + 3, ip = (const uint32_t *)(uintptr_t)sp[1], fp = (Value *)(base + sp[0]); NEXT();
     }
     L_RETURN: sp = fp - 3, ip = (const uint32_t *)(uintptr_t)sp[1], fp = (Value *)(base + sp[0]); NEXT();
     L_CLOSURE: { /* a: free variables, on the stack; then the code */
         int k = A;
-        SAVE();
-        struct closure *c = alloc(v, sizeof *c + (size_t)k * sizeof(Value), BESOM_VALUES);
-        c->header = HEADER(T_CLOSURE, k), c->code = word2(ip), ip += 2;
-        sp -= k;
+        SAVE(); struct closure *c = alloc(v, sizeof *c + (size_t)k * sizeof(Value), BESOM_VALUES);
+        c->header = HEADER(T_CLOSURE, k), c->code = word2(ip), ip += 2; sp -= k;
         for (int i = 0; i < k; i++) c->free[i] = sp[i];
-        acc = TAGGED(c, TAG_PROC);
-        NEXT();
+        acc = TAGGED(c, TAG_PROC); NEXT();
     }
     L_PATCH: /* letrec: free variable a of the closure in acc gets slot ip[0] */
         store(v, acc, &CLOSURE(acc)->free[A], fp[*ip++]);
@@ -362,8 +328,7 @@ void vm_loop(vm *v) {
         SAVE(); index_arg(v, who, i, (length) - 1); }
     BINARY(CONS, {
         sp[0] = x, sp[1] = acc; /* rooted while the pair is allocated */
-        v->sp = sp + 2, v->ip = ip, v->fp = fp;
-        acc = cons_unrooted(v, x, acc);
+        v->sp = sp + 2, v->ip = ip, v->fp = fp; acc = cons_unrooted(v, x, acc);
     })
     BINARY(VECTOR_REF, {
         NEED(IS(x, T_VECTOR), "vector-ref", "a vector", x)
@@ -389,8 +354,7 @@ void vm_loop(vm *v) {
         x = sp[-2], y = sp[-1], sp -= 2;
         NEED(IS(x, T_VECTOR), "vector-set!", "a vector", x)
         INDEX("vector-set!", y, LENGTH(x))
-        store(v, x, &VECTOR(x)->item[UNFIX(y)], acc), acc = UNSPECIFIED;
-        NEXT();
+        store(v, x, &VECTOR(x)->item[UNFIX(y)], acc), acc = UNSPECIFIED; NEXT();
 
     /* ---- an inlined primitive that the program has redefined: an ordinary call ---- */
 #define GENERIC(pop, count, ...)                                                                                        \
