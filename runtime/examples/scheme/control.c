@@ -130,8 +130,6 @@ BUILTIN(is_procedure, "procedure?", 1, 1) { return BOOL(IS_PROC(argv[0])); }
 
 /* ---- the rest ---- */
 CONTROL(eval, "eval", 1, 2) { return call_with(v, argv, compile(v, argv[0]), 0); }
-BUILTIN(environment, "interaction-environment", 0, 0) { return UNSPECIFIED; }
-BUILTIN(void, "void", 0, -1) { return UNSPECIFIED; }
 BUILTIN(gc, "collect-garbage", 0, 0) {
     besom_status status = besom_collect(v->m); return BOOL(status == BESOM_OK);
 }
@@ -139,7 +137,6 @@ static double now(clockid_t clock) {
     struct timespec t; clock_gettime(clock, &t); return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 BUILTIN(jiffy, "current-jiffy", 0, 0) { return FIX((int64_t)(now(CLOCK_MONOTONIC) * 1e6)); }
-BUILTIN(jiffies, "jiffies-per-second", 0, 0) { return FIX(1000000); }
 BUILTIN(second, "current-second", 0, 0) { return flonum(v, now(CLOCK_REALTIME)); }
 BUILTIN(exit, "exit", 0, 1) {
     extern _Noreturn void scheme_exit(vm *, int);

@@ -15,11 +15,6 @@ static uint32_t up(uint32_t c) { return (uint32_t)towupper((wint_t)c); }
 static uint32_t down(uint32_t c) { return (uint32_t)towlower((wint_t)c); }
 static uint32_t same(uint32_t c) { return c; }
 
-static Value substring(vm *v, Value s, int64_t start, int64_t end) {
-    hold(v, s); Value r = make_string(v, end - start, 0);
-    memcpy(STRING(r)->ch, STRING(s)->ch + start, (size_t)(end - start) * 4); return r;
-}
-
 /* ---- characters ---- */
 BUILTIN(is_char, "char?", 1, 1) { return BOOL(IS_CHAR(argv[0])); }
 BUILTIN(char_to_integer, "char->integer", 1, 1) { return FIX(char_arg(v, "char->integer", argv[0])); }
@@ -35,9 +30,6 @@ CHAR_CLASS(upper_case, "char-upper-case?", iswupper)
 CHAR_CLASS(lower_case, "char-lower-case?", iswlower)
 static int is_digit(wint_t c) { return c >= '0' && c <= '9'; }
 CHAR_CLASS(numeric, "char-numeric?", is_digit)
-BUILTIN(digit_value, "digit-value", 1, 1) {
-    uint32_t c = char_arg(v, "digit-value", argv[0]); return is_digit((wint_t)c) ? FIX(c - '0') : FALSE;
-}
 BUILTIN(char_upcase, "char-upcase", 1, 1) { return CHAR(up(char_arg(v, "char-upcase", argv[0]))); }
 BUILTIN(char_downcase, "char-downcase", 1, 1) { return CHAR(down(char_arg(v, "char-downcase", argv[0]))); }
 ALSO(char_downcase, 1, "char-foldcase", 1, 1)
@@ -100,20 +92,6 @@ BUILTIN(list_to_string, "list->string", 1, 1) {
     for (int64_t i = 0; i < n; i++, l = CDR(l)) STRING(s)->ch[i] = char_arg(v, "list->string", CAR(l));
     return s;
 }
-BUILTIN(string_fill, "string-fill!", 2, 4) {
-    int64_t start, end;
-    range_args(v, "string-fill!", argc, argv, 2, LENGTH(string_arg(v, "string-fill!", argv[0])), &start, &end);
-    for (uint32_t c = char_arg(v, "string-fill!", argv[1]); start < end; start++) STRING(argv[0])->ch[start] = c;
-    return UNSPECIFIED;
-}
-static Value mapped(vm *v, const char *who, Value s, uint32_t (*f)(uint32_t)) {
-    Value r = substring(v, string_arg(v, who, s), 0, LENGTH(s));
-    for (int64_t i = 0; i < LENGTH(r); i++) STRING(r)->ch[i] = f(STRING(r)->ch[i]);
-    return r;
-}
-BUILTIN(string_upcase, "string-upcase", 1, 1) { return mapped(v, "string-upcase", argv[0], up); }
-BUILTIN(string_downcase, "string-downcase", 1, 1) { return mapped(v, "string-downcase", argv[0], down); }
-ALSO(string_downcase, 3, "string-foldcase", 1, 1)
 BUILTIN(string_to_utf8, "string->utf8", 1, 3) {
     int64_t start, end;
     range_args(v, "string->utf8", argc, argv, 1, LENGTH(string_arg(v, "string->utf8", argv[0])), &start, &end);
