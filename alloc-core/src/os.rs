@@ -60,6 +60,17 @@ impl Mapping {
         }
     }
 
+    /// The same, of half as many bytes, and half again down to `least`, when the system refuses: one that does not
+    /// promise more than it has counts addresses as memory.
+    pub fn lazy_zeroed_down_to(mut bytes: usize, least: usize) -> Result<Mapping, OutOfMemory> {
+        loop {
+            match Mapping::lazy_zeroed(bytes) {
+                Err(_) if bytes / 2 >= least => bytes /= 2,
+                result => return result,
+            }
+        }
+    }
+
     /// Its first byte.
     #[inline(always)]
     pub fn ptr(&self) -> *mut u8 {

@@ -46,7 +46,7 @@ pub struct Handles {
 impl Handles {
     /// No handles yet.
     pub fn new(reserve: Bytes) -> Result<Handles, OutOfMemory> {
-        let mapping = Mapping::lazy_zeroed((reserve.0 / RESERVE_SHARE).max(LEAST))?;
+        let mapping = Mapping::lazy_zeroed_down_to((reserve.0 / RESERVE_SHARE).max(LEAST), 64 << 10)?;
         Ok(Handles { mapping, free: Mutex::new(Free { head: 0, fresh: 0 }), used: AtomicUsize::new(0) })
     }
 

@@ -88,8 +88,9 @@ unsafe impl Send for BlockPool {}
 impl BlockPool {
     /// A pool for a heap of this reservation and this many workers.
     pub fn new(reserve: Bytes, workers: usize) -> Result<BlockPool, OutOfMemory> {
-        let bytes = (reserve.0 / RESERVE_SHARE).clamp(1 << 20, 16 << 30) + workers * BLOCK_BYTES;
-        let mapping = Mapping::lazy_zeroed(bytes)?;
+        let own = workers * BLOCK_BYTES;
+        let bytes = (reserve.0 / RESERVE_SHARE).clamp(1 << 20, 16 << 30) + own;
+        let mapping = Mapping::lazy_zeroed_down_to(bytes, (256 << 10) + own)?;
         Ok(BlockPool {
             mapping,
             own: workers,
