@@ -281,11 +281,6 @@ impl Scheduler {
         self.resumed.notify_all();
     }
 
-    /// Whether the seat's thread is attached, be it blocked or not.
-    pub fn is_seated(&self, seat: Seat) -> bool {
-        lock(&self.inner).chair(seat).state != State::Free
-    }
-
     /// While the world is being stopped, the caller, who is Running, parks.
     fn park_while_stopping<'a>(
         &'a self,

@@ -5,7 +5,7 @@ use super::block::{Block, Cursor};
 use crate::scan::{PIECE, Shapes, Visitor, scan_object};
 use besom_alloc_core::heap_tables::{GRANULE, mark_word, prefetch};
 use besom_alloc_core::size_class::{CLASS_PAGES, CLASS_SIZE, SIZE_CLASS_COUNT};
-use besom_alloc_core::span_class::{ClassFacts, ClassInfo, ClassTable, FIRST_LAYOUT, Kind, SpanClass};
+use besom_alloc_core::span_class::{ClassFacts, ClassInfo, FIRST_LAYOUT, Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::{Bytes, PAGE_SHIFT, PAGE_SIZE};
@@ -63,7 +63,6 @@ pub struct Worker<'a, const PARALLEL: bool> {
     page_classes: &'a [AtomicU16],
     marks: &'a [AtomicU64],
     class_infos: &'a [ClassInfo],
-    classes: &'a ClassTable,
     shapes: &'a Shapes,
     shared: &'a Shared,
     deque: &'a Deque<usize>,
@@ -91,7 +90,6 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             page_classes: heap.tables().page_classes(),
             marks: heap.tables().marks(),
             class_infos: heap.classes().infos(),
-            classes: heap.classes(),
             shapes,
             shared,
             deque,
@@ -203,8 +201,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             }
         }
         let class = entry.class();
-        // SAFETY: an entry's class is that of a page.
-        let facts = unsafe { self.class_infos.get_unchecked(class.index()) }.facts();
+        let facts = self.info(class).facts();
         if facts.slot_bytes == 0 {
             return self.scan_large(entry);
         }
@@ -245,7 +242,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             }
             self.live += span.pages().bytes().0;
         }
-        let facts = self.classes.get(class).facts();
+        let facts = self.info(class).facts();
         // A trace function is shown the whole object, once.
         if facts.kind != Kind::Traced && from + PIECE < span.large_bytes().0 {
             self.push(Entry(Entry::new(entry.offset() + PIECE, class.0 + 1).0 | PIECE_FLAG));
@@ -281,7 +278,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     #[cold]
     #[inline(never)]
     fn overflow(&self, entry: Entry) {
-        let (offset, facts) = (entry.offset(), self.classes.get(entry.class()).facts());
+        let (offset, facts) = (entry.offset(), self.info(entry.class()).facts());
         let starts = if facts.slot_bytes != 0 {
             starts_small(offset, facts)
         } else {
@@ -408,6 +405,14 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         }
     }
 
+    /// What is known of a class, which is that of a page or of an entry.
+    #[inline(always)]
+    fn info(&self, class: SpanClass) -> &'a ClassInfo {
+        debug_assert!(class.index() < self.class_infos.len());
+        // SAFETY: pages are given classes of this table only, and entries those of pages.
+        unsafe { self.class_infos.get_unchecked(class.index()) }
+    }
+
     /// The class + 1 of the page at `offset`; 0 if no span is there.
     #[inline(always)]
     fn encoded_class(&self, offset: usize) -> u16 {
@@ -432,8 +437,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     /// Counts an object of a layout's own class, if the layout has no pointers; else it is to be queued.
     #[inline(always)]
     fn count_pointer_free(&mut self, encoded_class: u16) -> bool {
-        // SAFETY: the class is that of a page.
-        let info = unsafe { self.class_infos.get_unchecked(usize::from(encoded_class - 1)) };
+        let info = self.info(SpanClass(encoded_class - 1));
         let facts = info.facts();
         if facts.pointer_free {
             self.live += facts.slot_bytes as usize;
@@ -454,7 +458,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             }
             _ => {
                 if self.mark(offset) {
-                    self.live += self.classes.get(SpanClass(encoded_class - 1)).facts().slot_bytes as usize;
+                    self.live += self.info(SpanClass(encoded_class - 1)).facts().slot_bytes as usize;
                 }
             }
         }
