@@ -71,8 +71,13 @@ impl AddressSpace {
         let whole = Reservation::new(len + CHUNK_SIZE)?;
         let base = whole.start().next_multiple_of(CHUNK_SIZE);
         whole.advise_huge(base, len.min(HUGE_FROM), false);
-        let refused = Mapping::lazy_zeroed((len / CHUNK_SIZE).div_ceil(64) * 8)?;
+        let refused = Mapping::lazy_zeroed(AddressSpace::table_bytes(len / CHUNK_SIZE))?;
         Ok(AddressSpace { whole, base, len, refused, splits: AtomicUsize::new(0) })
+    }
+
+    /// Bytes of tables for so many chunks.
+    pub(crate) const fn table_bytes(chunks: usize) -> usize {
+        chunks.div_ceil(64) * size_of::<u64>()
     }
 
     /// The first address.

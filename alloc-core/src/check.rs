@@ -114,6 +114,9 @@ impl SpanHeap {
         if set != span.alloc_count() {
             wrong("alloc_count", span.alloc_count().into(), set.into());
         }
+        if span.counted() != set {
+            wrong("counted in the statistics", span.counted().into(), set.into());
+        }
         if sweepgen == generation && marks.iter().any(|w| w.load(Relaxed) != 0) {
             wrong("mark bits in a swept span", 1, 0);
         }

@@ -8,6 +8,7 @@
 //! of a slot; since a slot has at least 16 bytes, slot starts fall into different granules.
 
 use crate::os::{Mapping, OutOfMemory};
+use crate::page_heap::PageTables;
 use crate::span::Span;
 use crate::span_class::SpanClass;
 use crate::units::{PAGE_SHIFT, PAGE_SIZE, PageId, Pages};
@@ -57,6 +58,11 @@ impl<T: Zeroable> ZeroedTable<T> {
         Ok(ZeroedTable { mapping: Mapping::lazy_zeroed(len * size_of::<T>())?, len, _of: PhantomData })
     }
 
+    /// Bytes of all elements.
+    pub fn bytes(&self) -> usize {
+        self.len * size_of::<T>()
+    }
+
     /// The element at `index`.
     #[inline(always)]
     pub fn get(&self, index: usize) -> &T {
@@ -92,8 +98,14 @@ pub struct HeapTables {
 }
 
 impl HeapTables {
-    /// What a used page costs in tables: 2.4 % of its 8 KiB.
-    pub const BYTES_PER_PAGE: usize = size_of::<u16>() + size_of::<u32>() + size_of::<Span>() + 2 * 64;
+    /// What a used page costs in tables, by use.
+    pub const PER_PAGE: PageTables = PageTables {
+        spans: size_of::<Span>() + size_of::<u32>(),
+        page_tables: size_of::<u16>(),
+        mark_bits: 2 * WORDS_PER_PAGE * size_of::<u64>(),
+    };
+    /// All of it: 2.4 % of the page's 8 KiB.
+    pub const BYTES_PER_PAGE: usize = Self::PER_PAGE.bytes();
 
     /// Tables for the reservation `[base, base + pages)`.
     pub fn new(base: usize, pages: Pages) -> Result<HeapTables, OutOfMemory> {

@@ -79,6 +79,16 @@ impl PageAlloc {
         })
     }
 
+    /// Bytes of tables for so many grown chunks: their bits, and the summaries above them.
+    pub(crate) const fn table_bytes(grown: usize) -> usize {
+        let (mut bytes, mut level) = (grown * size_of::<Chunk>(), LEVELS);
+        while level > 0 {
+            level -= 1;
+            bytes += grown.div_ceil(1 << (FAN_SHIFT as usize * (LEAF - level))) * size_of::<Summary>();
+        }
+        bytes
+    }
+
     fn chunk(&self, chunk: usize) -> &Chunk {
         assert!(chunk < self.grown);
         // SAFETY: the table has `most_chunks >= grown` entries; all bits are valid; it changes by
@@ -406,6 +416,8 @@ impl Chunk {
 /// What a walk over all bitmaps counts.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub(crate) struct Counted {
+    /// Chunks that are grown: of which a page is free, or used.
+    pub(crate) chunks: usize,
     pub(crate) used: Pages,
     pub(crate) scavenged: Pages,
 }
@@ -420,7 +432,9 @@ impl PageAlloc {
         let mut counted = Counted::default();
         for c in 0..self.grown {
             let chunk = self.chunk(c);
-            counted.used.0 += chunk.used.count(0, CHUNK_PAGES);
+            let used = chunk.used.count(0, CHUNK_PAGES);
+            counted.chunks += usize::from(used > 0 || self.level(LEAF)[c] != Summary::NONE_FREE);
+            counted.used.0 += used;
             counted.scavenged.0 += chunk.scavenged.count(0, CHUNK_PAGES);
             for (w, (used, scavenged)) in chunk.used.0.iter().zip(chunk.scavenged.0).enumerate() {
                 let page = c * CHUNK_PAGES + w * 64;

@@ -17,7 +17,7 @@ use crate::page_alloc::PageAlloc;
 use crate::page_cache::{MOST_CACHED, PageCache};
 use crate::units::{Bytes, CHUNK_PAGES, CHUNK_SIZE, PAGE_SIZE, PageId, Pages};
 use besom_stats::sync::{AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed, lock};
-use besom_stats::{Writer, fatal};
+use besom_stats::{SystemStats, Writer, fatal};
 
 /// How a page heap is made.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,25 @@ pub struct PageHeapConfig {
     /// The most memory, tables included; 0: no limit.
     pub limit: Bytes,
     /// What the heap's owner keeps beside it for each page that was ever used.
-    pub metadata_per_page: usize,
+    pub tables: PageTables,
+}
+
+/// Bytes of tables for each page, by use; [`SystemStats`] counts them for all pages of the chunks that are grown.
+#[derive(Clone, Copy, Debug)]
+pub struct PageTables {
+    /// Span descriptors.
+    pub spans: usize,
+    /// The page table.
+    pub page_tables: usize,
+    /// Mark bits and allocation bits.
+    pub mark_bits: usize,
+}
+
+impl PageTables {
+    /// All of them.
+    pub const fn bytes(self) -> usize {
+        self.spans + self.page_tables + self.mark_bits
+    }
 }
 
 /// Pages side by side, handed out.
@@ -47,11 +65,13 @@ pub struct PageRun {
 ///   pages in caches are counted as free or released
 /// - `in_use <= ready <= grown`, at every moment
 /// - in the bitmaps: `used == in_use + cached`, `scavenged == released - cached without memory`
-/// - `ready * PAGE_SIZE + most_ready * metadata_per_page <= limit`, if there is one that was not lowered since
+/// - `ready * PAGE_SIZE + most_ready * tables.bytes() <= limit`, if there is one that was not lowered since
+/// - `system` has the tables of `grown` pages
 pub struct PageHeap {
     space: AddressSpace,
     pages: Mutex<PageAlloc>,
-    metadata_per_page: usize,
+    tables: PageTables,
+    system: SystemStats,
     limit: AtomicUsize,
     soft_limit: AtomicUsize,
     /// Written under the lock.
@@ -79,7 +99,8 @@ impl PageHeap {
         Ok(PageHeap {
             space,
             pages: Mutex::new(pages),
-            metadata_per_page: config.metadata_per_page,
+            tables: config.tables,
+            system: SystemStats::new(),
             limit: AtomicUsize::new(config.limit.0),
             soft_limit: AtomicUsize::new(0),
             grown: AtomicUsize::new(0),
@@ -186,8 +207,34 @@ impl PageHeap {
             .for_each(|chunk| self.space.dense(chunk));
         pages.grow(chunks);
         self.grown.store(pages.grown().0, Relaxed);
-        stats.acquire().released(more.bytes().0 as i64);
+        let (before, after) = (grown * CHUNK_PAGES, pages.grown().0);
+        let [spans, page_tables, mark_bits] = self.table_bytes(Pages(after)).map(|bytes| bytes as i64);
+        let [old_spans, old_page_tables, old_mark_bits] =
+            self.table_bytes(Pages(before)).map(|bytes| bytes as i64);
+        self.system.spans.add(spans - old_spans);
+        self.system.page_tables.add(page_tables - old_page_tables);
+        self.system.mark_bits.add(mark_bits - old_mark_bits);
+        let guard = stats.acquire();
+        guard.mapped(more.bytes().0 as i64);
+        guard.released(more.bytes().0 as i64);
+        drop(guard);
         true
+    }
+
+    /// Bytes of tables for so many pages of grown chunks: spans, page tables, mark bits.
+    fn table_bytes(&self, grown: Pages) -> [usize; 3] {
+        let PageTables { spans, page_tables, mark_bits } = self.tables;
+        let chunks = grown.0 / CHUNK_PAGES;
+        [
+            grown.0 * spans,
+            grown.0 * page_tables + PageAlloc::table_bytes(chunks) + AddressSpace::table_bytes(chunks),
+            grown.0 * mark_bits,
+        ]
+    }
+
+    /// Memory that the runtime takes from the system for itself.
+    pub fn system(&self) -> &SystemStats {
+        &self.system
     }
 
     /// Counts and credits pages that have memory, and makes a run of them.
@@ -209,14 +256,14 @@ impl PageHeap {
         if limit == 0 {
             usize::MAX
         } else if self.cost(most, most) <= limit {
-            limit / (PAGE_SIZE + self.metadata_per_page)
+            limit / (PAGE_SIZE + self.tables.bytes())
         } else {
-            limit.saturating_sub(most * self.metadata_per_page) / PAGE_SIZE
+            limit.saturating_sub(most * self.tables.bytes()) / PAGE_SIZE
         }
     }
 
     fn cost(&self, ready: usize, most: usize) -> usize {
-        ready.saturating_mul(PAGE_SIZE).saturating_add(most.saturating_mul(self.metadata_per_page))
+        ready.saturating_mul(PAGE_SIZE).saturating_add(most.saturating_mul(self.tables.bytes()))
     }
 
     /// Counts `n` more pages as ready, unless that passed the limit.
@@ -351,7 +398,7 @@ impl PageHeap {
 
     /// Memory of the tables, for as many pages as were ever ready.
     pub fn metadata(&self) -> Bytes {
-        Bytes(self.most_ready.load(Relaxed) * self.metadata_per_page)
+        Bytes(self.most_ready.load(Relaxed) * self.tables.bytes())
     }
 
     /// The most that the footprint ever was.
@@ -385,25 +432,16 @@ impl PageHeap {
     /// Walks all bitmaps and summaries and compares them with the counts; aborts on the first equation that
     /// does not hold. May be called at any time: what is left over is in the caches, and is returned.
     pub fn check(&self) -> Pages {
-        let pages = lock(&self.pages);
-        let counted = pages.check();
-        let (in_use, released) = (self.in_use(), self.released_pages());
-        let wrong = |what: &str, left: Pages, right: Pages| -> ! {
-            fatal(format_args!("page heap: {what}: {} against {} pages", left.0, right.0))
-        };
-        if self.grown() != pages.grown() {
-            wrong("grown", self.grown(), pages.grown());
-        }
-        if counted.used < in_use {
-            wrong("used in the bitmaps, and in use", counted.used, in_use);
-        }
-        let cached = Pages(counted.used.0 - in_use.0);
-        if released < counted.scavenged || released.0 - counted.scavenged.0 > cached.0 {
-            wrong("released, and scavenged in the bitmaps", released, counted.scavenged);
-        }
-        cached
+        self.freeze().check()
+    }
+
+    /// Holds everything as it is, as long as nobody takes or frees pages through a cache.
+    pub fn freeze(&self) -> FrozenPages<'_> {
+        FrozenPages::new(self)
     }
 }
 
+mod frozen;
+pub use frozen::{FrozenPages, PageCounts};
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 ///
 /// - `slots * slot_bytes <= pages * PAGE_SIZE`, and for a large object `slots == 1`
 /// - `alloc_count == popcount(alloc bits)`; of a cached span too: a run's bits are set when it is handed out
+/// - `counted <= alloc_count` is what the statistics have of it (allocated and not freed); equal unless it is cached
 /// - every slot below `free_index` is allocated, or was when the index passed it (with late reuse: in an earlier cycle,
 ///   perhaps)
 /// - `index_of(offset) == offset / slot_bytes` for every offset inside
@@ -34,7 +35,7 @@ pub struct Span {
     needs_zero: AtomicU32,
     /// The layout of a large typed object.
     layout: AtomicU32,
-    _room: AtomicU32,
+    counted: AtomicU32,
     /// Bytes of a large object as they were asked for, rounded up to words.
     large_bytes: AtomicU64,
 }
@@ -69,6 +70,7 @@ impl Span {
         self.slots.store(shape.slots, Relaxed);
         self.magic.store(shape.magic, Relaxed);
         self.alloc_count.store(0, Relaxed);
+        self.counted.store(0, Relaxed);
         self.free_index.store(0, Relaxed);
         self.needs_zero.store(u32::from(!shape.zeroed), Relaxed);
         self.layout.store(0, Relaxed);
@@ -126,6 +128,23 @@ impl Span {
     #[inline(always)]
     pub fn free_count(&self) -> u32 {
         self.slots() - self.alloc_count()
+    }
+
+    /// Slots that are handed out and that the statistics have as such.
+    pub fn counted(&self) -> u32 {
+        self.counted.load(Relaxed)
+    }
+
+    /// Slots that were handed out since the statistics heard of the span; they hear of them now.
+    pub fn take_uncounted(&self) -> u32 {
+        let new = self.alloc_count() - self.counted();
+        self.counted.store(self.alloc_count(), Relaxed);
+        new
+    }
+
+    /// The statistics hear of slots that were freed.
+    pub(crate) fn count_freed(&self, freed: u32) {
+        self.counted.store(self.counted() - freed, Relaxed);
     }
 
     pub(crate) fn set_alloc_count(&self, n: u32) {

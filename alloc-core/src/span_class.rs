@@ -166,6 +166,11 @@ impl ClassTable {
         self.infos.get(class.index())
     }
 
+    /// Bytes of the table.
+    pub(crate) fn bytes(&self) -> usize {
+        self.infos.bytes()
+    }
+
     /// All of them, by index.
     pub fn infos(&self) -> &[ClassInfo] {
         self.infos.slice(0, SPAN_CLASS_COUNT)

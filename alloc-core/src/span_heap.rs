@@ -16,7 +16,7 @@ use crate::stopped::Stopped;
 use crate::sweep_protocol::SweepPhase;
 use crate::units::{Bytes, CHUNK_PAGES, PageId, Pages};
 use besom_stats::sync::raw::{AtomicU32, Ordering::*};
-use besom_stats::{ConsistentHeapStats, Writer};
+use besom_stats::{ConsistentHeapStats, SystemStats, Writer};
 
 /// The list that holds every large object's span, whatever its kind.
 const LARGE_LIST: SpanClass = SpanClass(0);
@@ -65,10 +65,10 @@ pub struct LargeObject {
 impl SpanHeap {
     /// An empty heap.
     pub fn new(reserve: Bytes, limit: Bytes, clobber: bool) -> Result<SpanHeap, OutOfMemory> {
-        let metadata_per_page = HeapTables::BYTES_PER_PAGE;
+        let tables = HeapTables::PER_PAGE;
         let mut reserve = reserve;
         let (pages, tables) = loop {
-            let pages = PageHeap::new(PageHeapConfig { reserve, limit, metadata_per_page })?;
+            let pages = PageHeap::new(PageHeapConfig { reserve, limit, tables })?;
             match HeapTables::new(pages.base(), pages.reserved()) {
                 Ok(tables) => break (pages, tables),
                 // A system that grants addresses may refuse the tables for them: ask for fewer.
@@ -76,17 +76,30 @@ impl SpanHeap {
                 Err(_) => reserve = Bytes(pages.reserved().bytes().0 / 2),
             }
         };
-        Ok(SpanHeap {
+        let (classes, centrals) = (ClassTable::new()?, ZeroedTable::new(SPAN_CLASS_COUNT)?);
+        let heap = SpanHeap {
             tables,
             pages,
-            classes: ClassTable::new()?,
-            centrals: ZeroedTable::new(SPAN_CLASS_COUNT)?,
+            classes,
+            centrals,
             stats: ConsistentHeapStats::new(),
             phase: SweepPhase::default(),
             layouts: AtomicU32::new(0),
             clobber,
             late_reuse: clobber,
-        })
+        };
+        heap.system().spans.add(heap.list_bytes().0 as i64);
+        Ok(heap)
+    }
+
+    /// Memory that the runtime takes from the system for itself.
+    pub fn system(&self) -> &SystemStats {
+        self.pages.system()
+    }
+
+    /// Bytes of what is known of span classes: their facts and their lists.
+    pub fn list_bytes(&self) -> Bytes {
+        Bytes(self.classes.bytes() + self.centrals.bytes())
     }
 
     /// The tables beside the heap.
@@ -223,6 +236,7 @@ impl SpanHeap {
         span.init(&shape, self.generation());
         span.set_large(Bytes(bytes.0.next_multiple_of(8)), layout);
         span.set_alloc_count(1);
+        span.take_uncounted();
         span.set_free_index(1);
         stats.acquire().large_alloc(run.pages.bytes().0 as u64);
         self.tables.set_allocated(run.start.offset());

@@ -95,6 +95,7 @@ impl SpanHeap {
         }
         if freed > 0 {
             span.set_alloc_count(live);
+            span.count_freed(freed);
             span.set_needs_zero();
             let guard = stats.acquire();
             if span.is_large() {

@@ -47,9 +47,7 @@ impl Model {
         let page = self.heap.take(class, &mut self.pages, stats).expect("there is memory");
         let span = self.heap.tables().span(page);
         span.cache(self.heap.generation());
-        let free = i64::from(span.free_count());
-        assert!(free > 0, "take gives a span with free slots");
-        stats.acquire().small_alloc(size, free);
+        assert!(span.free_count() > 0, "take gives a span with free slots");
         for _ in 0..runs {
             let Some(run) = self.heap.next_run(page, most) else { break };
             assert!(run.end > run.start && (run.end - run.start).is_multiple_of(slot));
@@ -67,8 +65,7 @@ impl Model {
             }
             self.heap.give_back(page, Run { start: keep, end: run.end });
         }
-        let unused = i64::from(span.free_count());
-        stats.acquire().small_alloc(size, -unused);
+        stats.acquire().small_alloc(size, span.take_uncounted().into());
         span.uncache(self.heap.generation());
         self.heap.put(page, Some(&mut self.pages), stats);
     }

@@ -9,8 +9,9 @@ use crate::verify::verify_marks;
 use crate::world::World;
 use besom_alloc_core::os::OutOfMemory;
 use besom_alloc_core::span_heap::SpanHeap;
+use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::{Bytes, Pages};
-use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::raw::{AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
 use besom_stats::{PauseLog, Writer, print_line};
 use std::ffi::c_void;
@@ -88,6 +89,8 @@ pub struct Collector {
     config: Config,
     id: u64,
     started: Instant,
+    /// Processors, as counted when the heap was made: counting reads files, and allocates.
+    cpus: u32,
     cycles: AtomicU64,
     forced: AtomicU64,
     cpu_ns: AtomicU64,
@@ -115,6 +118,7 @@ impl Collector {
             config,
             id: HEAPS.fetch_add(1, Relaxed) + 1,
             started: Instant::now(),
+            cpus: besom_alloc_core::os::cpu_count() as u32,
             cycles: AtomicU64::new(0),
             forced: AtomicU64::new(0),
             cpu_ns: AtomicU64::new(0),
@@ -140,12 +144,31 @@ impl Collector {
 
     /// Cycles so far, and those among them that the program asked for.
     pub fn cycles(&self) -> (u64, u64) {
-        (self.cycles.load(Relaxed), self.forced.load(Relaxed))
+        // The forced ones first: no later one is among them that `cycles` misses.
+        let forced = self.forced.load(Acquire);
+        (self.cycles.load(Relaxed), forced)
     }
 
     /// Bytes that the mark queues hold of the system.
     pub fn work_bytes(&self) -> Bytes {
         self.marker.work_bytes()
+    }
+
+    /// Bytes of the collector's own, for as long as it lives.
+    pub fn own_bytes(&self) -> Bytes {
+        self.marker.own_bytes()
+    }
+
+    /// Processor time of marking, and all processors' time since the heap was made.
+    pub fn cpu(&self) -> (Duration, Duration) {
+        let marking = Duration::from_nanos(self.cpu_ns.load(Relaxed));
+        (marking, self.started.elapsed() * self.cpus)
+    }
+
+    /// Calls `f` while the background sweeper rests.
+    pub fn while_no_background_sweep<R>(&self, _: &Stopped<'_>, f: impl FnOnce() -> R) -> R {
+        let _held = lock(&self.background);
+        f()
     }
 
     /// Runs a cycle on the calling thread, which counts as stopped for the time.
@@ -170,6 +193,7 @@ impl Collector {
         let ended = Instant::now();
         let grown = self.marker.work_bytes().0 as i64 - work;
         let guard = stats.acquire();
+        guard.mapped(grown);
         guard.committed(grown);
         guard.in_work_bufs(grown);
         drop(guard);
@@ -184,7 +208,7 @@ impl Collector {
         let number = self.cycles.load(Relaxed) + 1;
         self.cycles.store(number, Relaxed);
         if cause == Cause::Forced {
-            self.forced.store(self.forced.load(Relaxed) + 1, Relaxed);
+            self.forced.store(self.forced.load(Relaxed) + 1, Release);
         }
         drop(background);
         world.resume(stopped);
@@ -194,7 +218,7 @@ impl Collector {
         let cpu = self.cpu_ns.fetch_add((marked.cpu + stop).as_nanos() as u64, Relaxed);
         if self.config.gc_trace {
             let since_start = self.started.elapsed();
-            let all = since_start.as_nanos() as f64 * besom_alloc_core::os::cpu_count() as f64;
+            let all = since_start.as_nanos() as f64 * f64::from(self.cpus);
             trace_log::print(
                 self.id,
                 &CycleRecord {

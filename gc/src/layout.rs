@@ -9,6 +9,7 @@ use besom_alloc_core::os::OutOfMemory;
 use besom_alloc_core::size_class::{MAX_SMALL, class_of};
 use besom_alloc_core::span_class::{FIRST_LAYOUT, OWN_LAYOUTS};
 use besom_alloc_core::span_heap::SpanHeap;
+use besom_alloc_core::units::Bytes;
 use besom_stats::sync::raw::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
 use bitvec::prelude::{BitVec, Lsb0};
@@ -50,6 +51,13 @@ impl Layout {
     #[inline(always)]
     pub fn words(&self) -> usize {
         self.words.load(Relaxed) as usize
+    }
+
+    /// Bytes that it takes: its entry, and its bits if those have a place of their own.
+    fn bytes(&self) -> Bytes {
+        // SAFETY: set once from a box, and freed only with the table.
+        let more = unsafe { self.more.load(Acquire).as_ref() };
+        Bytes(size_of::<Layout>() + more.map_or(0, |bits| bits.len().div_ceil(64) * 8))
     }
 
     /// Whether it has no pointers at all.
@@ -148,6 +156,7 @@ impl Layouts {
         layout.more.store(more.map_or(std::ptr::null_mut(), Box::into_raw), Release);
         layout.words.store(words as u32, Release);
         taken[usize::from(!own)] += 1;
+        heap.system().gc.add(layout.bytes().0 as i64);
         if own {
             let class = heap.register_layout(class_of(words * 8)).ok_or(LayoutError::Limit)?;
             if layout.is_pointer_free() {
@@ -155,6 +164,15 @@ impl Layouts {
             }
         }
         Ok(FIRST_LAYOUT as u32 + number as u32)
+    }
+}
+
+impl Layouts {
+    /// Calls `f` with the bytes that the layouts take, counted one by one, while none is registered.
+    pub fn with_bytes<R>(&self, f: impl FnOnce(Bytes) -> R) -> R {
+        let taken = lock(&self.taken);
+        let numbers = (0..taken[0]).chain(OWN_LAYOUTS..OWN_LAYOUTS + taken[1]);
+        f(Bytes(numbers.map(|number| self.get(number as u32).bytes().0).sum()))
     }
 }
 
@@ -189,7 +207,6 @@ mod tests {
     use super::*;
     use besom_alloc_core::size_class::SizeClass;
     use besom_alloc_core::span_class::{Kind, SpanClass};
-    use besom_alloc_core::units::Bytes;
 
     fn heap() -> (SpanHeap, Layouts) {
         (SpanHeap::new(Bytes(64 << 20), Bytes(0), false).expect("a heap"), Layouts::new().expect("layouts"))

@@ -153,6 +153,11 @@ impl Marker {
         }
     }
 
+    /// Bytes that the workers keep for as long as the marker lives.
+    pub fn own_bytes(&self) -> Bytes {
+        self.shared.pool.own_bytes()
+    }
+
     /// Bytes that the queues hold of the system now.
     pub fn work_bytes(&self) -> Bytes {
         self.shared.pool.committed()

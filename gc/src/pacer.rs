@@ -54,12 +54,16 @@ struct Inputs {
 /// The pacer of one heap: no clock, no threads.
 ///
 /// - `goal == inputs.goal()` whenever nobody holds `inputs`
+/// - `live + dead` is all that was ever credited; with the caches flushed, the bytes allocated ever
+/// - `dead` == bytes freed ever, and what is found dead and not swept yet
 pub struct Pacer {
     /// Held from the change of an input to the store of the goal, so that the last change is the one that counts.
     /// Nobody stops while holding it.
     inputs: Mutex<Inputs>,
     /// Bytes allocated and not found dead, as the caches were credited.
     live: AtomicI64,
+    /// Bytes that cycles found dead, ever.
+    dead: AtomicI64,
     goal: AtomicU64,
     marked: AtomicU64,
     sweep_pages: AtomicU64,
@@ -72,6 +76,7 @@ impl Pacer {
         let inputs = Inputs { percent, memory_limit, last: CycleEnd { hard_limit, ..CycleEnd::default() } };
         Pacer {
             live: AtomicI64::new(0),
+            dead: AtomicI64::new(0),
             goal: AtomicU64::new(inputs.goal()),
             marked: AtomicU64::new(0),
             sweep_pages: AtomicU64::new(0),
@@ -98,7 +103,8 @@ impl Pacer {
 
     /// Ends a cycle; the caches are flushed.
     pub fn end_cycle(&self, end: CycleEnd) {
-        self.live.store(end.live.0 as i64, Relaxed);
+        let before = self.live.swap(end.live.0 as i64, Relaxed);
+        self.dead.fetch_add(before - end.live.0 as i64, Relaxed);
         self.marked.store(end.live.0 as u64, Relaxed);
         self.sweep_pages.store(end.pages.0 as u64, Relaxed);
         self.swept.store(0, Relaxed);
@@ -140,6 +146,18 @@ impl Pacer {
     /// Bytes allocated and not found dead.
     pub fn live(&self) -> u64 {
         self.live.load(Relaxed).max(0) as u64
+    }
+
+    /// Bytes allocated, ever, and those of them that cycles found dead; exact when the caches are flushed.
+    pub fn totals(&self) -> (u64, u64) {
+        let (live, dead) = (self.live.load(Relaxed), self.dead.load(Relaxed));
+        ((live + dead) as u64, dead as u64)
+    }
+
+    /// The goal, and what follows from its inputs at the same moment, which is the same.
+    pub fn goal_twice(&self) -> (u64, u64) {
+        let inputs = lock(&self.inputs);
+        (self.goal(), inputs.goal())
     }
 
     /// Pages that must be swept before `bytes` more are allocated.
@@ -232,6 +250,19 @@ mod tests {
             alone.end_cycle(end(live, 0));
             assert_eq!(pacer.goal(), alone.goal(), "round {round}");
         }
+    }
+
+    #[test]
+    fn totals_are_all_that_was_credited_and_found_dead() {
+        let pacer = Pacer::new(100, Bytes(0), Bytes(0));
+        pacer.credit(10_000);
+        pacer.credit(-2_000);
+        assert_eq!(pacer.totals(), (8_000, 0));
+        pacer.end_cycle(end(3_000, 0));
+        pacer.credit(500);
+        assert_eq!(pacer.totals(), (8_500, 5_000));
+        pacer.end_cycle(end(3_500, 0));
+        assert_eq!((pacer.totals(), pacer.live()), ((8_500, 5_000), 3_500));
     }
 
     #[test]

@@ -496,29 +496,35 @@ int besom_walk(besom_mutator *m, int (*visit)(void *object, size_t bytes, besom_
 
 /* ==== Statistics =========================================================================================
  *
- * One consistent snapshot, though no thread is stopped for it: the fields from committed to free_count are of one
- * moment, except in_metadata; that and those from tiny_allocs on are each read for itself, a little later. alloc_count and
- * free_count both include the same tiny_allocs. At every snapshot
+ * Two records. besom_stats is a consistent snapshot: of one moment, though no thread is stopped for it, cheap enough to be
+ * read all the time. besom_mem_stats is exact: the world is stopped and every cache flushed.
+ *
+ * Of besom_stats the fields that come from the heap's counters (committed to in_work_bufs, total_alloc_bytes to free_count,
+ * mapped to the end) are of one moment; in_metadata and those from tiny_allocs to peak_footprint are each read for itself, a
+ * little later. alloc_count and free_count both include the same tiny_allocs. In every snapshot
  *
  *     total_free_bytes <= total_alloc_bytes       free_count <= alloc_count
+ *     small_free_count[c] <= small_alloc_count[c] for each class c, and so for large objects
  *     total_alloc_bytes - total_free_bytes <= in_heap
  *     in_heap + in_stacks + in_work_bufs <= committed
+ *     committed + released == mapped
  *
- * A mutator's allocations are credited when it takes the memory for its cache, so total_alloc_bytes and alloc_count run
- * ahead of what it has used by what its cells hold, until a collection or its detach takes that back: they can fall from
- * one snapshot to a later one, by no more than that. tiny_allocs lag likewise. total_free_bytes never falls, free_count,
- * cycles and the pauses neither. So the difference of two snapshots is exact between two collections' ends as long as no
- * thread allocates at either, and otherwise off by what the cells hold: at most one span of 8 to 80 KiB for each size and
- * kind that a P has in use.
+ * and no unsigned field but live_bytes and next_goal is smaller than in an earlier snapshot of the same reader. Objects are
+ * counted when their span leaves a P's cache, so the counts of objects lag behind the program: by at most one span of 8 to
+ * 80 KiB for each size and kind that a P has in use, and by nothing when the caches are flushed, which collections and
+ * besom_mem_stats_read do for all Ps, and the end of a P for its own (with procs = 0, at besom_detach).
  */
 
+/* Size classes: objects of up to 32 KiB are allocated in slots of 66 sizes, from 16 bytes. Class 0 is the large objects'. */
+#define BESOM_SIZE_CLASSES 67
+
 typedef struct besom_stats {
-    int64_t committed;          /* bytes of heap pages that the system may back with memory */
-    int64_t released;           /* bytes of heap pages given back to the system, still reserved */
+    int64_t committed;          /* bytes of heap pages that the system may back with memory, and of the mark queue */
+    int64_t released;           /* bytes of heap pages without memory: never used yet, or given back to the system */
     int64_t in_heap;            /* bytes of pages in use for objects */
-    int64_t in_stacks;          /* bytes of pages in use for stacks */
-    int64_t in_work_bufs;       /* bytes of pages in use by the collector */
-    int64_t in_metadata;        /* bytes of the heap's tables beside the pages */
+    int64_t in_stacks;          /* bytes of pages in use for stacks; 0, since threads bring their own */
+    int64_t in_work_bufs;       /* bytes of the mark queue */
+    int64_t in_metadata;        /* bytes of the tables beside the pages (2.4 % of mapped) and of the caches of Ps */
     uint64_t total_alloc_bytes; /* bytes allocated ever, in whole slots; of large objects in whole 8 KiB pages */
     uint64_t total_free_bytes;  /* bytes freed ever, likewise */
     uint64_t alloc_count;       /* objects allocated ever, tiny ones included */
@@ -530,12 +536,85 @@ typedef struct besom_stats {
     uint64_t pause_max_ns;      /* the longest of them */
     uint64_t live_bytes;        /* bytes that the last cycle marked */
     uint64_t next_goal;         /* heap bytes at which the next cycle is due; UINT64_MAX when none is */
-    uint64_t peak_footprint;    /* the most bytes the heap has ever had committed, tables included */
+    uint64_t peak_footprint;    /* the most bytes of pages ever committed at once, with their tables: what limits count */
+    int64_t mapped;             /* bytes that may be touched: heap pages taken from the reservation, and the mark queue */
+    uint64_t large_alloc;       /* bytes of large objects allocated ever, in pages */
+    uint64_t large_alloc_count; /* large objects allocated ever */
+    uint64_t large_free;        /* bytes of large objects freed ever */
+    uint64_t large_free_count;  /* large objects freed ever */
+    uint64_t small_alloc_count[BESOM_SIZE_CLASSES]; /* by size class; a block of tiny objects is one */
+    uint64_t small_free_count[BESOM_SIZE_CLASSES];
 } besom_stats;
 
-/* Fills *out. Any thread, attached, blocked or neither. Takes a lock and waits for at most a few instructions of each
- * running mutator. */
+/* Fills *out. Any thread, attached, blocked or neither. Takes a lock that is never held for long, and waits for at most a
+ * few additions of each running mutator; they do not wait for it. Grows with the number of Ps. After besom_heap_free, as with
+ * any function of a heap, what happens is undefined. */
 void besom_stats_read(besom_heap *heap, besom_stats *out);
+
+/* Objects of one size class. */
+typedef struct besom_size_count {
+    uint64_t size;    /* bytes of a slot; 0 of class 0, which is the large objects' */
+    uint64_t mallocs; /* allocated ever; a block of tiny objects is one */
+    uint64_t frees;   /* freed ever */
+} besom_size_count;
+
+#define BESOM_PAUSES 256 /* stops that besom_mem_stats remembers */
+
+/* Exact, of one moment:
+ *
+ *     alloc == heap_alloc                         heap_objects == mallocs - frees
+ *     heap_sys == heap_inuse + heap_idle          heap_alloc <= heap_inuse, heap_released <= heap_idle
+ *     sys == heap_sys + stacks_inuse + work_bufs + spans_sys + page_tables_sys + mark_bits_sys + mcaches_sys + gc_sys
+ *            + other_sys
+ *     mallocs == by_size[0].mallocs + by_size[1].mallocs + ... + tiny_allocs; frees likewise
+ *
+ * What is dead and not swept yet counts as allocated; after besom_collect nothing is. Memory counts by what may be touched:
+ * of a table that grows with the heap the part for the pages of heap_sys, of which the system may have backed less. The C
+ * library's memory is not counted (stacks of the collector's threads), nor what a few small allocations take. */
+typedef struct besom_mem_stats {
+    uint64_t alloc;           /* bytes of allocated objects: heap_alloc */
+    uint64_t total_alloc;     /* bytes allocated ever */
+    uint64_t sys;             /* bytes of memory taken from the system, in all */
+    uint64_t mallocs;         /* objects allocated ever, tiny ones included */
+    uint64_t frees;           /* objects freed ever; a tiny object that shares a block is freed at once */
+    uint64_t tiny_allocs;     /* tiny objects that shared a block, ever: in mallocs and frees, never in bytes */
+    uint64_t heap_alloc;      /* bytes of objects that are reachable, or not swept yet; whole slots and pages */
+    uint64_t heap_sys;        /* bytes of pages that may be touched, in use or not, with memory or without */
+    uint64_t heap_idle;       /* bytes of pages that hold no object */
+    uint64_t heap_inuse;      /* bytes of pages of spans */
+    uint64_t heap_released;   /* bytes of idle pages without memory: never used yet, or given back */
+    uint64_t heap_objects;    /* objects allocated and not freed */
+    uint64_t stacks_inuse;    /* bytes of pages that hold stacks; 0 */
+    uint64_t work_bufs;       /* bytes of the mark queue */
+    uint64_t spans_sys;       /* bytes of span descriptors and of the lists of spans */
+    uint64_t page_tables_sys; /* bytes of the page table and of the page allocator's tables */
+    uint64_t mark_bits_sys;   /* bytes of mark bits and allocation bits */
+    uint64_t mcaches_sys;     /* bytes of the caches of Ps */
+    uint64_t gc_sys;          /* bytes of the collector's own: its workers' blocks, layouts */
+    uint64_t other_sys;       /* bytes of all else: the heap's struct, mutators, handles, root ranges, blocked stacks */
+    uint64_t next_goal;       /* heap bytes at which the next cycle is due; UINT64_MAX: none is */
+    uint64_t last_gc_unix_ns; /* when the last cycle ended, since the Unix epoch; 0: there was none */
+    uint64_t pause_total_ns;  /* how long the world was stopped for cycles */
+    uint64_t num_gc;          /* cycles finished */
+    uint64_t num_forced_gc;   /* those that besom_collect asked for */
+    uint64_t gc_cpu_ns;       /* processor time of marking */
+    double gc_cpu_fraction;   /* its share of all processors' time since the heap was made, 0 to 1 */
+    uint64_t pause_ns[BESOM_PAUSES];          /* the last stops: that of cycle n (from 1) at (n - 1) % BESOM_PAUSES */
+    uint64_t pause_end_unix_ns[BESOM_PAUSES]; /* when they ended */
+    besom_size_count by_size[BESOM_SIZE_CLASSES];
+} besom_mem_stats;
+
+/* Fills *out with the world stopped, for some microseconds and for what flushing the caches of Ps takes; waits for a cycle
+ * that runs. No sweep, no walk.  [safepoint] */
+void besom_mem_stats_read(besom_mutator *m, besom_mem_stats *out);
+
+/* The same, and its twin: *walked is counted anew in the same stop by a walk over every span, slot, page bitmap and P. They
+ * are equal in every field, after any history. For tests: the stop grows with the heap. Aborts when they are not equal, or
+ * an identity between the heap's counters does not hold:
+ *   besom: mem_stats: <field>: <n> counted, <n> walked[; class <size> mallocs <n>/<n> frees <n>/<n>, ...]
+ *   besom: mem_stats: <what>, and <what>: <n> against <n>
+ * [safepoint] */
+void besom_mem_stats_read_slow(besom_mutator *m, besom_mem_stats *counted, besom_mem_stats *walked);
 
 /* ==== Debugging ==========================================================================================
  *
@@ -601,7 +680,6 @@ BESOM_COLD void besom_write_value_slow(besom_mutator *m, void *object, uint64_t 
 
 /* Cells by number: kind * BESOM_SIZE_CLASSES + size class, then one for each layout with memory of its own, whose
  * besom_layout is its cell's number. */
-#define BESOM_SIZE_CLASSES 67
 #define BESOM_OWN_LAYOUT_FIRST 335
 #define BESOM_OWN_LAYOUT_END 1359
 #define BESOM_SMALL_MAX 32768

@@ -30,8 +30,8 @@ impl World for HeapWorld<'_> {
 
     fn flush_caches(&self, _: &Stopped<'_>) {
         let cx = self.heap.context();
-        // SAFETY: the world is stopped.
-        unsafe { self.heap.ps().for_each(|p| p.release(cx)) };
+        // SAFETY: the world is stopped, so that nobody holds a P, and none goes.
+        unsafe { self.heap.ps.iter().for_each(|p| p.release(cx)) };
     }
 
     fn visit_roots(&self, _: &Stopped<'_>, visitor: &mut dyn Visitor) -> Bytes {
@@ -118,9 +118,17 @@ impl Heap {
     pub(crate) unsafe fn try_collect(&self, m: *mut Mutator, cause: Cause) -> bool {
         // SAFETY: the caller's promise.
         let seat = unsafe { Seat((*m).seat) };
-        if !self.scheduler.begin_collection(seat) {
-            return false;
+        let own = self.scheduler.begin_collection(seat);
+        if own {
+            self.collect_as(seat, cause);
         }
+        // SAFETY: the thread runs again, on the P that it had.
+        unsafe { (*(*m).p).check_generation(self.context()) };
+        own
+    }
+
+    /// Runs a cycle, which the caller has begun, and ends it.
+    fn collect_as(&self, seat: Seat, cause: Cause) {
         let stats = self.spans.stats().unattached();
         self.collector.cycle(&self.spans, &HeapWorld { heap: self, seat }, cause, stats);
         let limit = self.collector.pacer().memory_limit().0;
@@ -135,7 +143,6 @@ impl Heap {
             self.spans.pages().release(Bytes(excess), stats);
         }
         self.scheduler.end_collection();
-        true
     }
 
     /// Runs `f` with the world stopped and the caches flushed, all swept.
@@ -148,16 +155,49 @@ impl Heap {
         m: *mut Mutator,
         f: impl FnOnce(&Stopped<'_>) -> R,
     ) -> R {
+        let sweep = || self.collector.finish_sweep(&self.spans, self.spans.stats().unattached());
+        // SAFETY: the caller's promise.
+        unsafe { self.as_collector(m, sweep, f) }
+    }
+
+    /// Runs `f` with the world stopped and the caches flushed; what is not swept stays so, and nobody sweeps.
+    ///
+    /// # Safety
+    /// As for [`Self::with_world_stopped`].
+    #[inline(never)]
+    pub(crate) unsafe fn with_world_still<R>(&self, m: *mut Mutator, f: impl FnOnce(&Stopped<'_>) -> R) -> R {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.as_collector(
+                m,
+                || (),
+                |stopped| self.collector.while_no_background_sweep(stopped, || f(stopped)),
+            )
+        }
+    }
+
+    /// Stops the world as a collector does, so that no cycle runs; `before` runs before, with no cycle running either.
+    ///
+    /// # Safety
+    /// As for [`Self::with_world_stopped`].
+    unsafe fn as_collector<R>(
+        &self,
+        m: *mut Mutator,
+        before: impl FnOnce(),
+        f: impl FnOnce(&Stopped<'_>) -> R,
+    ) -> R {
         // SAFETY: the caller's promise.
         let seat = unsafe { Seat((*m).seat) };
         while !self.scheduler.begin_collection(seat) {}
-        self.collector.finish_sweep(&self.spans, self.spans.stats().unattached());
+        before();
         let world = HeapWorld { heap: self, seat };
         let stopped = world.stop();
         world.flush_caches(&stopped);
         let result = f(&stopped);
         world.resume(stopped);
         self.scheduler.end_collection();
+        // SAFETY: the thread runs again, on the P that it had.
+        unsafe { (*(*m).p).check_generation(self.context()) };
         result
     }
 }

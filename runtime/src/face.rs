@@ -19,6 +19,7 @@ use crate::mutator::{Mutator as Raw, capture};
 use crate::status::{Error, Result};
 use besom_alloc_core::span_class::Kind;
 use besom_gc::Cause;
+use besom_stats::MemStats;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -136,9 +137,23 @@ impl<'h> Mutator<'h> {
         unsafe { self.heap.with_world_stopped(self.enter(), |stopped| self.heap.spans.check(stopped)) };
     }
 
+    /// Exact statistics, with the world stopped.
+    pub fn mem_stats(&mut self) -> MemStats {
+        // SAFETY: as in `alloc`.
+        unsafe { self.heap.mem_stats(self.enter()) }
+    }
+
+    /// The same, and its twin, for which every span, slot, page and P was counted in the same stop; they are equal. Aborts
+    /// when they are not, or an identity between the counters does not hold.
+    pub fn mem_stats_slow(&mut self) -> (MemStats, MemStats) {
+        // SAFETY: as in `alloc`.
+        unsafe { self.heap.mem_stats_slow(self.enter()) }
+    }
+
     /// A strong root on an object. `Err(Limit)`: there are too many.
     pub fn handle(&mut self, object: *mut u8) -> Result<HandleRef<'h>> {
-        let handle = self.heap.handles.add(object.expose_provenance()).ok_or(Error::Limit)?;
+        let memory = &self.heap.spans.system().other;
+        let handle = self.heap.handles.add(object.expose_provenance(), memory).ok_or(Error::Limit)?;
         Ok(HandleRef { handle, heap: self.heap })
     }
 

@@ -5,9 +5,9 @@
 
 use besom_alloc_core::os::{Mapping, OutOfMemory};
 use besom_alloc_core::units::Bytes;
-use besom_stats::fatal;
 use besom_stats::sync::raw::{AtomicU64, AtomicUsize, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
+use besom_stats::{SysMemStat, fatal};
 
 const LIVE: u64 = u64::MAX;
 /// The share of the reservation that handles may take: 16 million at 1 TiB. Higher: address space. Lower:
@@ -55,8 +55,8 @@ impl Handles {
         unsafe { &*self.mapping.ptr().cast::<Handle>().add(index) }
     }
 
-    /// A handle on an object, or `None` when there is no room.
-    pub fn add(&self, object: usize) -> Option<&Handle> {
+    /// A handle on an object, or `None` when there is no room. `memory` counts what handles take.
+    pub fn add(&self, object: usize, memory: &SysMemStat) -> Option<&Handle> {
         let mut free = lock(&self.free);
         let index = if free.head != 0 {
             let index = (free.head - 1) as usize;
@@ -67,6 +67,7 @@ impl Handles {
                 return None;
             }
             free.fresh += 1;
+            memory.add(size_of::<Handle>() as i64);
             self.used.store(free.fresh, Release);
             free.fresh - 1
         };
@@ -109,6 +110,12 @@ impl Handles {
         free.head = index as u64 + 1;
     }
 
+    /// Calls `f` with the bytes that handles take, free ones too, while none is made or freed.
+    pub fn with_bytes<R>(&self, f: impl FnOnce(Bytes) -> R) -> R {
+        let free = lock(&self.free);
+        f(Bytes(free.fresh * size_of::<Handle>()))
+    }
+
     /// Shows the objects of all handles; returns the bytes looked at.
     pub fn for_each(&self, mut visit: impl FnMut(usize)) -> Bytes {
         let used = self.used.load(Acquire);
@@ -126,6 +133,8 @@ impl Handles {
 mod tests {
     use super::*;
 
+    static MEMORY: SysMemStat = SysMemStat::new();
+
     fn address(handle: Option<&Handle>) -> usize {
         std::ptr::from_ref(handle.expect("a handle")).addr()
     }
@@ -139,14 +148,14 @@ mod tests {
     #[test]
     fn a_handle_holds_what_it_was_given_until_it_is_freed() {
         let handles = Handles::new(Bytes(1 << 30)).expect("handles");
-        let (a, b) = (address(handles.add(100)), address(handles.add(0)));
+        let (a, b) = (address(handles.add(100, &MEMORY)), address(handles.add(0, &MEMORY)));
         assert_eq!((handles.get(a), handles.get(b)), (100, 0));
         handles.set(b, 300);
         assert_eq!(shown(&handles), [100, 300]);
         handles.remove(a);
         assert_eq!(shown(&handles), [300]);
         // The last freed is the next taken.
-        let c = address(handles.add(400));
+        let c = address(handles.add(400, &MEMORY));
         assert_eq!((c, handles.get(c)), (a, 400));
         assert_eq!(shown(&handles), [400, 300]);
     }
@@ -155,15 +164,15 @@ mod tests {
     fn the_mapping_is_the_limit() {
         let handles = Handles::new(Bytes(0)).expect("handles");
         let most = LEAST / size_of::<Handle>();
-        let all: Vec<usize> = (0..most).map(|n| address(handles.add(n + 1))).collect();
-        assert!(handles.add(7).is_none(), "handle {}", most + 1);
+        let all: Vec<usize> = (0..most).map(|n| address(handles.add(n + 1, &MEMORY))).collect();
+        assert!(handles.add(7, &MEMORY).is_none(), "handle {}", most + 1);
         assert_eq!(shown(&handles), (1..=most).collect::<Vec<_>>());
         for handle in all.iter().rev() {
             handles.remove(*handle);
         }
         assert_eq!(shown(&handles), []);
         assert_eq!(handles.for_each(|_| ()), Bytes(LEAST), "looked at, though all are free");
-        assert_eq!(address(handles.add(1)), all[0]);
+        assert_eq!(address(handles.add(1, &MEMORY)), all[0]);
     }
 
     #[test]
@@ -175,7 +184,7 @@ mod tests {
                 scope.spawn(move || {
                     let mut own = Vec::new();
                     for n in 0..5000 {
-                        own.push((address(handles.add(thread << 20 | n)), thread << 20 | n));
+                        own.push((address(handles.add(thread << 20 | n, &MEMORY)), thread << 20 | n));
                         if n % 3 != 0 {
                             let (handle, object) = own.swap_remove(n % own.len());
                             assert_eq!(handles.get(handle), object);

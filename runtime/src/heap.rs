@@ -2,15 +2,15 @@
 
 use crate::cells::NO_CELLS;
 use crate::handles::Handles;
-use crate::mcache::{Context, P};
+use crate::mcache::{Context, P, PCache};
 use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator, NativeStack};
 use crate::options::Options;
+use crate::p_set::PSet;
 use crate::roots::Roots;
 use crate::scheduler::{House, PId, Refused, Scheduler, Seat};
 use crate::status::{Error, Result};
 use crate::sweeper::Sweeper;
 use besom_alloc_core::address_space::DEFAULT_RESERVE;
-use besom_alloc_core::heap_tables::ZeroedTable;
 use besom_alloc_core::os::{self, Mapping};
 use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::span_heap::{Found, SpanHeap};
@@ -48,9 +48,7 @@ pub struct Heap {
     snapshots: Mutex<Vec<Option<Mapping>>>,
     /// Seats from here on were never taken.
     seats_used: AtomicU32,
-    /// Addresses of boxed Ps, 0 where there is none.
-    ps: ZeroedTable<AtomicU64>,
-    ps_used: AtomicU32,
+    pub(crate) ps: PSet<P>,
     _stays: PhantomPinned,
 }
 
@@ -99,10 +97,11 @@ impl Heap {
             mutators: Mapping::lazy_zeroed(MUTATORS_MOST * size_of::<Mutator>())?,
             snapshots: Mutex::new(Vec::new()),
             seats_used: AtomicU32::new(0),
-            ps: ZeroedTable::new(MUTATORS_MOST)?,
-            ps_used: AtomicU32::new(0),
+            ps: PSet::new(MUTATORS_MOST)?,
             _stays: PhantomPinned,
         };
+        heap.spans.system().other.add(size_of::<Heap>() as i64);
+        heap.spans.system().gc.add(heap.collector.own_bytes().0 as i64);
         let layout = Layout::new::<Heap>();
         // SAFETY: the layout is not empty; memory of the global allocator is what a box is made of, written just here.
         unsafe {
@@ -147,19 +146,6 @@ impl Heap {
         (0..self.seats_used.load(Acquire)).map(|n| self.mutator(Seat(n)))
     }
 
-    fn p(&self, p: PId) -> *const P {
-        std::ptr::with_exposed_provenance(self.ps.get(p.0 as usize).load(Acquire) as usize)
-    }
-
-    /// Every P there is.
-    ///
-    /// # Safety
-    /// None may go meanwhile: the scheduler's lock is held, or the world is stopped.
-    pub(crate) unsafe fn ps(&self) -> impl Iterator<Item = &P> {
-        // SAFETY: boxed until it is destroyed, which the caller excludes.
-        (0..self.ps_used.load(Acquire)).filter_map(|n| unsafe { self.p(PId(n)).as_ref() })
-    }
-
     /// Attaches the calling thread. `State`: it is attached already. The mutator belongs to it.
     pub fn attach_raw(&self) -> Result<*mut Mutator> {
         // SAFETY: entries are mapped, and what is read of them is atomic or the thread's own.
@@ -169,7 +155,9 @@ impl Heap {
         let (seat, p) = self
             .scheduler
             .attach(self, |seat| {
-                self.seats_used.fetch_max(seat.0 + 1, AcqRel);
+                if self.seats_used.fetch_max(seat.0 + 1, AcqRel) <= seat.0 {
+                    self.spans.system().other.add(size_of::<Mutator>() as i64);
+                }
             })
             .map_err(|refused| match refused {
                 Refused::NoMemory => Error::NoMemory,
@@ -204,6 +192,12 @@ impl Heap {
         }
         if snapshots[index].as_ref().is_none_or(|m| m.len() < bytes) {
             snapshots[index] = Some(Mapping::lazy_zeroed(bytes)?);
+            // SAFETY: the seat is the calling thread's.
+            unsafe {
+                let m = self.mutator(seat);
+                self.spans.system().other.add(-(Mutator::snapshot_bytes(m).0 as i64));
+                Mutator::new_snapshot(m);
+            }
         }
         let mapping = snapshots[index].as_ref().ok_or(Error::NoMemory)?;
         Ok(NativeStack { low, base, snapshot: mapping.ptr().cast(), room: mapping.len() / 8 })
@@ -214,9 +208,10 @@ impl Heap {
     /// # Safety
     /// `m` must be the calling thread's, and `p` its own.
     pub(crate) unsafe fn sit(&self, m: *mut Mutator, p: PId) {
-        let p = self.p(p);
+        let p = self.ps.get(p.0);
         // SAFETY: the caller's promise.
         unsafe {
+            (*p).check_generation(self.context());
             (*m).p = p;
             (*m).cells = (*p).cells();
         }
@@ -255,9 +250,7 @@ impl Heap {
         if span.sweepgen() == self.spans.generation().wrapping_add(3) {
             let base = self.spans.tables().base();
             let (first, start) = (base + page.offset(), base + found.offset);
-            // SAFETY: the scheduler's lock is held.
-            let look = || unsafe { self.ps().any(|p| p.holds_unused(found.class, first, start)) };
-            if self.scheduler.with_ps_pinned(look) {
+            if self.ps.pin().iter().any(|p| p.holds_unused(found.class, first, start)) {
                 return None;
             }
         }
@@ -285,13 +278,6 @@ impl Heap {
 impl Drop for Heap {
     fn drop(&mut self) {
         self.sweeper.stop();
-        for n in 0..*self.ps_used.get_mut() {
-            let p = self.p(PId(n));
-            if !p.is_null() {
-                // SAFETY: boxed by `create_p`, and nobody uses the heap any more.
-                drop(unsafe { Box::from_raw(p.cast_mut()) });
-            }
-        }
     }
 }
 
@@ -307,20 +293,18 @@ impl House for Heap {
 
     fn create_p(&self, p: PId) -> bool {
         let Ok(new) = P::new() else { return false };
-        let address = Box::into_raw(Box::new(new)).expose_provenance();
-        self.ps.get(p.0 as usize).store(address as u64, Release);
-        self.ps_used.fetch_max(p.0 + 1, AcqRel);
+        self.spans.system().mcaches.add(size_of::<PCache>() as i64);
+        self.ps.insert(p.0, Box::new(new));
         true
     }
 
     fn destroy_p(&self, p: PId) {
-        let old = self.p(p).cast_mut();
-        // SAFETY: the scheduler took the P from everybody; boxed by `create_p`.
+        // SAFETY: the scheduler took the P from everybody, and no world is stopped.
         unsafe {
-            (*old).release(self.context());
-            self.ps.get(p.0 as usize).store(0, Release);
-            drop(Box::from_raw(old));
+            (*self.ps.get(p.0)).release(self.context());
+            drop(self.ps.remove(p.0));
         }
+        self.spans.system().mcaches.add(-(size_of::<PCache>() as i64));
     }
 }
 

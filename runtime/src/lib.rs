@@ -11,8 +11,10 @@ pub mod ffi;
 pub mod handles;
 mod heap;
 mod mcache;
+mod mem_stats;
 mod mutator;
 pub mod options;
+pub mod p_set;
 mod roots;
 pub mod scheduler;
 mod statistics;
@@ -24,6 +26,7 @@ mod walk;
 
 pub use besom_alloc_core::span_class::Kind;
 pub use besom_gc::{Encoding, TraceFn, Tracer};
+pub use besom_stats::{MemStats, SizeCount};
 pub use face::{HandleRef, Mutator};
 pub use heap::Heap;
 pub use options::Options;

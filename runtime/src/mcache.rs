@@ -1,8 +1,10 @@
 //! A P's cache: an allocation cell and a span for each span class, the tiny block, a block of pages.
 //!
-//! What it takes is credited when it is taken: at refill, every free slot of the span counts as allocated;
-//! at uncache, those that were not used are taken back. So the fast path counts nothing, and a span's credit
-//! is final before it can be swept.
+//! Objects are counted when their span is given back: those that were handed out since it was taken, in one addition. So
+//! the fast path counts nothing, no counter ever falls, and a span's credit is final before it can be swept. (The
+//! seed counts every free slot when the span is taken, and takes the unused ones back: as many additions, one more when a
+//! span comes back part-filled, and counters that fall.) The pacer is credited when a span is taken, since it must not
+//! start a cycle too late.
 
 use crate::cells::{CELL_COUNT, Cell, TINY_BLOCK, TINY_CELL, empty_cell};
 use besom_alloc_core::os::{Mapping, OutOfMemory};
@@ -20,12 +22,18 @@ use besom_stats::{StatsSeq, Writer};
 ///
 /// - `spans[c] == 0` or `page + 1` of the span behind `cells[c]`, which has sweepgen G+3
 /// - `cells[c]` lies in the last run of that span
+/// - bit c of `cached` is set if and only if `spans[c] != 0`
+/// - while its owner runs, `flush_gen == G` if anything is cached: [`P::check_generation`]
 #[repr(C)]
 pub struct PCache {
     cells: [Cell; CELL_COUNT],
     spans: [u32; CELL_COUNT],
+    /// So that a release looks at what is cached, not at every cell.
+    cached: [u64; CELL_COUNT.div_ceil(64)],
     pages: PageCache,
     seq: StatsSeq,
+    /// The sweep generation in which the cache was last released, or found to be of.
+    flush_gen: u32,
     /// Tiny blocks that were begun since the last flush, and those of the tiny cell's run that were not yet: the
     /// objects behind the first of each block are the tiny cell's count less what was begun.
     tiny_blocks: usize,
@@ -43,7 +51,7 @@ pub struct Context<'h> {
     pub heap: &'h SpanHeap,
     /// The pacer's side.
     pub collector: &'h Collector,
-    /// The heap's count of tiny objects that shared a block.
+    /// The heap's count of tiny objects that shared a block; flushed here when the tiny cell's span is given back.
     pub tiny_allocs: &'h AtomicU64,
     /// A run has one slot, so that every allocation takes the slow path.
     pub single: bool,
@@ -112,6 +120,12 @@ impl P {
         unsafe { &mut (*self.cache()).pages }
     }
 
+    fn cached(&self, cell: usize) -> (*mut u64, u64) {
+        debug_assert!(cell < CELL_COUNT);
+        // SAFETY: a word for every 64 cells.
+        (unsafe { (&raw mut (*self.cache()).cached).cast::<u64>().add(cell / 64) }, 1 << (cell % 64))
+    }
+
     /// The P's writer of statistics.
     pub fn writer<'a>(&'a self, cx: Context<'a>) -> Writer<'a> {
         cx.heap.stats().writer(self.seq())
@@ -161,30 +175,32 @@ impl P {
         }
     }
 
-    /// Caches a span with free slots, and credits them all.
+    /// Caches a span with free slots, and credits them all to the pacer.
     ///
     /// # Safety
     /// As for [`Self::refill`].
     unsafe fn cache_span(&self, cx: Context<'_>, cell: usize) -> bool {
         let class = class_of_cell(cell);
         let facts = cx.heap.classes().get(class).facts();
+        // SAFETY: the caller holds the P.
+        debug_assert_eq!(unsafe { (*self.cache()).flush_gen }, cx.heap.generation(), "a stale cache is used");
         let stats = self.writer(cx);
         cx.collector.pay_sweep_debt(cx.heap, 0, stats);
         // SAFETY: the caller holds the P.
         let Some(page) = cx.heap.take(class, unsafe { self.pages() }, stats) else { return false };
         let span = cx.heap.tables().span(page);
         span.cache(cx.heap.generation());
-        let free = i64::from(span.free_count());
-        stats.acquire().small_alloc(facts.size_class.0 as usize, free);
-        cx.collector.pacer().credit(free * i64::from(facts.slot_bytes));
+        cx.collector.pacer().credit(i64::from(span.free_count()) * i64::from(facts.slot_bytes));
+        let (word, bit) = self.cached(cell);
         // SAFETY: as above.
         unsafe {
             *self.span(cell) = page.0 + 1;
+            *word |= bit;
         }
         true
     }
 
-    /// Gives the span of a cell back, its unused slots uncredited.
+    /// Gives the span of a cell back; what was handed out of it is counted.
     ///
     /// # Safety
     /// As for [`Self::refill`].
@@ -201,16 +217,18 @@ impl P {
             }
             show(self.cell(cell), 0, 0);
             *self.span(cell) = 0;
+            let (word, bit) = self.cached(cell);
+            *word &= !bit;
             if cell == TINY_CELL {
                 (*self.cache()).tiny_blocks -= unused.len() / TINY_BLOCK;
                 self.flush_tiny(cx);
             }
         }
         let span = cx.heap.tables().span(page);
-        let unused = i64::from(span.free_count());
         let stats = self.writer(cx);
+        stats.acquire().small_alloc(facts.size_class.0 as usize, span.take_uncounted().into());
+        let unused = i64::from(span.free_count());
         if unused != 0 {
-            stats.acquire().small_alloc(facts.size_class.0 as usize, -unused);
             cx.collector.pacer().credit(-unused * i64::from(facts.slot_bytes));
         }
         span.uncache(cx.heap.generation());
@@ -238,13 +256,33 @@ impl P {
     /// # Safety
     /// The caller holds the P, or the world is stopped.
     pub unsafe fn release(&self, cx: Context<'_>) {
-        for cell in 0..CELL_COUNT {
-            // SAFETY: the caller's promise.
-            unsafe { self.uncache(cx, cell) };
-        }
         // SAFETY: the caller's promise.
         unsafe {
+            for first in (0..CELL_COUNT).step_by(64) {
+                let mut cached = *self.cached(first).0;
+                while cached != 0 {
+                    self.uncache(cx, first + cached.trailing_zeros() as usize);
+                    cached &= cached - 1;
+                }
+            }
             cx.heap.pages().flush_cache(self.pages(), self.writer(cx));
+        }
+    }
+
+    /// Whoever comes to a P, or back to it after a stop, calls this first: a cache that is older than the sweep generation is
+    /// released before it is used. (What a stop flushed is empty, so there it only takes note.)
+    ///
+    /// # Safety
+    /// As for [`Self::refill`].
+    #[inline]
+    pub unsafe fn check_generation(&self, cx: Context<'_>) {
+        // SAFETY: the caller holds the P.
+        unsafe {
+            let flushed = &raw mut (*self.cache()).flush_gen;
+            if *flushed != cx.heap.generation() {
+                self.release(cx);
+                *flushed = cx.heap.generation();
+            }
         }
     }
 

@@ -76,6 +76,8 @@ pub struct Mutator {
     snapshot: *mut usize,
     snapshot_room: usize,
     snapshot_len: usize,
+    /// The most words that ever were in the seat's snapshot, which is what it takes of memory.
+    snapshot_most: usize,
     value_base: usize,
     value_top: *const usize,
     value_kind: u32,
@@ -283,7 +285,29 @@ impl Mutator {
                 }
             }
             (*m).snapshot_len = len;
+            if len > (*m).snapshot_most {
+                heap.spans.system().other.add(((len - (*m).snapshot_most) * 8) as i64);
+                (*m).snapshot_most = len;
+            }
         }
+    }
+
+    /// Bytes that the seat's snapshot takes.
+    ///
+    /// # Safety
+    /// `m` must be an entry whose thread is stopped, blocked or gone, or the caller's.
+    pub(crate) unsafe fn snapshot_bytes(m: *const Mutator) -> Bytes {
+        // SAFETY: the caller's promise.
+        Bytes(unsafe { (&raw const (*m).snapshot_most).read() } * 8)
+    }
+
+    /// The seat's snapshot is another one, untouched.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's seat.
+    pub(crate) unsafe fn new_snapshot(m: *mut Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).snapshot_most = 0 };
     }
 
     /// # Safety

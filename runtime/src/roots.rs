@@ -5,6 +5,7 @@ use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::units::Bytes;
 use besom_gc::Visitor;
 use besom_gc::scan::scan_words;
+use besom_stats::SysMemStat;
 use besom_stats::sync::{Mutex, lock};
 
 #[derive(Clone, Copy)]
@@ -26,11 +27,11 @@ impl Roots {
         Roots { ranges: Mutex::new(Vec::new()) }
     }
 
-    /// Adds a range.
+    /// Adds a range. `memory` counts what ranges take.
     ///
     /// # Safety
     /// The words must stay readable until the range is removed or the heap is gone.
-    pub unsafe fn add(&self, start: usize, words: usize, kind: Kind) -> Result<()> {
+    pub unsafe fn add(&self, start: usize, words: usize, kind: Kind, memory: &SysMemStat) -> Result<()> {
         let bytes = words.checked_mul(8).ok_or(Error::Invalid)?;
         if start == 0 || !start.is_multiple_of(8) || words == 0 || start.checked_add(bytes).is_none() {
             return Err(Error::Invalid);
@@ -44,17 +45,24 @@ impl Roots {
             Err(at) => {
                 ranges.try_reserve(1).map_err(|_| Error::NoMemory)?;
                 ranges.insert(at, Range { start, words, kind });
+                memory.add(size_of::<Range>() as i64);
                 Ok(())
             }
         }
     }
 
     /// Removes the range that starts there.
-    pub fn remove(&self, start: usize) -> Result<()> {
+    pub fn remove(&self, start: usize, memory: &SysMemStat) -> Result<()> {
         let mut ranges = lock(&self.ranges);
         let at = ranges.binary_search_by_key(&start, |r| r.start).map_err(|_| Error::Invalid)?;
         ranges.remove(at);
+        memory.add(-(size_of::<Range>() as i64));
         Ok(())
+    }
+
+    /// Calls `f` with the bytes that the ranges take, while none is added or removed.
+    pub fn with_bytes<R>(&self, f: impl FnOnce(Bytes) -> R) -> R {
+        f(Bytes(lock(&self.ranges).len() * size_of::<Range>()))
     }
 
     /// Shows all ranges; returns their bytes.
@@ -75,6 +83,8 @@ impl Roots {
 mod tests {
     use super::*;
     use besom_gc::{Encoding, Layouts, Shapes};
+
+    static MEMORY: SysMemStat = SysMemStat::new();
 
     struct Notes {
         shapes: Shapes,
@@ -114,16 +124,16 @@ mod tests {
         let (a, b) = (values.as_ptr().expose_provenance(), words.as_ptr().expose_provenance());
         // SAFETY: the arrays outlive the ranges.
         unsafe {
-            assert_eq!(roots.add(a, 3, Kind::Values), Ok(()));
-            assert_eq!(roots.add(b, 2, Kind::Conservative), Ok(()));
+            assert_eq!(roots.add(a, 3, Kind::Values, &MEMORY), Ok(()));
+            assert_eq!(roots.add(b, 2, Kind::Conservative, &MEMORY), Ok(()));
             // Ranges may overlap, but not start at one place.
-            assert_eq!(roots.add(a + 16, 1, Kind::Conservative), Ok(()));
-            assert_eq!(roots.add(a, 1, Kind::Conservative), Err(Error::Invalid));
+            assert_eq!(roots.add(a + 16, 1, Kind::Conservative, &MEMORY), Ok(()));
+            assert_eq!(roots.add(a, 1, Kind::Conservative, &MEMORY), Err(Error::Invalid));
         }
         assert_eq!(visit(&roots), (vec![8, 16], vec![1, 2, 16], Bytes(48)));
-        assert_eq!(roots.remove(a + 8), Err(Error::Invalid));
-        assert_eq!(roots.remove(a), Ok(()));
-        assert_eq!(roots.remove(a), Err(Error::Invalid));
+        assert_eq!(roots.remove(a + 8, &MEMORY), Err(Error::Invalid));
+        assert_eq!(roots.remove(a, &MEMORY), Ok(()));
+        assert_eq!(roots.remove(a, &MEMORY), Err(Error::Invalid));
         assert_eq!(visit(&roots), (vec![], vec![1, 2, 16], Bytes(24)));
     }
 
@@ -145,7 +155,8 @@ mod tests {
         ];
         for (n, (start, words, kind)) in bad.into_iter().enumerate() {
             // SAFETY: refused ranges are not read.
-            assert_eq!(unsafe { roots.add(start, words, kind) }, Err(Error::Invalid), "bad range {n}");
+            let refused = unsafe { roots.add(start, words, kind, &MEMORY) };
+            assert_eq!(refused, Err(Error::Invalid), "bad range {n}");
         }
         assert_eq!(visit(&roots).2, Bytes(0));
     }

@@ -11,7 +11,7 @@
 
 use core::array::from_fn;
 
-use crate::delta::{HeapStatsDelta, SIZE_CLASSES};
+use crate::delta::{BALANCES, HeapStatsDelta, SIZE_CLASSES};
 use crate::fatal;
 use crate::sync::{
     AccessCheck, AtomicI64, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, fence, lock, spin_loop,
@@ -60,7 +60,7 @@ impl Default for StatsSeq {
 /// never share a cache line: the reader empties one while writers fill another.
 #[repr(align(64))]
 struct Record {
-    signed: [AtomicI64; 6],
+    signed: [AtomicI64; BALANCES],
     large: [AtomicU64; 4],
     small_alloc: [AtomicU64; SIZE_CLASSES],
     small_free: [AtomicU64; SIZE_CLASSES],
@@ -289,6 +289,11 @@ impl StatsGuard<'_> {
         self.signed(5, bytes);
     }
 
+    /// Adds to the bytes that may be touched; in the same guard that commits or releases them.
+    pub fn mapped(&self, bytes: i64) {
+        self.signed(6, bytes);
+    }
+
     /// One large object of `bytes` was allocated.
     pub fn large_alloc(&self, bytes: u64) {
         add(&self.record.large[0], bytes);
@@ -301,9 +306,9 @@ impl StatsGuard<'_> {
         add(&self.record.large[3], 1);
     }
 
-    /// `n` objects of `class` were allocated; negative takes back what was credited in advance.
-    pub fn small_alloc(&self, class: usize, n: i64) {
-        add(&self.record.small_alloc[class], n as u64);
+    /// `n` objects of `class` were allocated. Nothing is taken back, so that no snapshot counts fewer than one before.
+    pub fn small_alloc(&self, class: usize, n: u64) {
+        add(&self.record.small_alloc[class], n);
     }
 
     /// `n` objects of `class` were freed.

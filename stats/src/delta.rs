@@ -1,7 +1,7 @@
 //! The record of heap statistics: what one generation of the ring adds up, and what a reader is given.
 //!
-//! A record is a *difference*: merging is addition, field by field. One generation's share may be negative
-//! (a span released by one P after another took it), so every sum wraps; only the total is meaningful.
+//! A record is a *difference*: merging is addition, field by field. One generation's share of a balance may be negative
+//! (pages given back by one P after another took them), so every sum wraps; only the total is meaningful.
 
 /// Number of small size classes, class 0 (large objects, always zero here) included.
 #[cfg(not(loom))]
@@ -10,12 +10,18 @@ pub const SIZE_CLASSES: usize = 67;
 #[cfg(loom)]
 pub const SIZE_CLASSES: usize = 2;
 
+/// Byte balances of a record, which may fall; the other fields are counters.
+pub(crate) const BALANCES: usize = 7;
+
 /// Heap statistics that agree with each other.
 ///
 /// In every snapshot, for each class c:
 /// - `small_alloc_count[c] >= small_free_count[c]`
 /// - `large_alloc >= large_free`, `large_alloc_count >= large_free_count`
 /// - `in_heap >= `[`live_bytes`](Self::live_bytes)
+/// - `committed + released == mapped`
+///
+/// No counter is smaller than in an earlier snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeapStatsDelta {
     /// Bytes of memory that is backed: mapped and not given back to the system.
@@ -30,6 +36,8 @@ pub struct HeapStatsDelta {
     pub in_work_bufs: i64,
     /// Bytes of pages in spans that hold object metadata.
     pub in_metadata: i64,
+    /// Bytes whose addresses may be touched: taken from the reservation, or mapped for work buffers.
+    pub mapped: i64,
     /// Bytes of large objects allocated, ever.
     pub large_alloc: u64,
     /// Large objects allocated, ever.
@@ -53,6 +61,7 @@ impl HeapStatsDelta {
         in_stacks: 0,
         in_work_bufs: 0,
         in_metadata: 0,
+        mapped: 0,
         large_alloc: 0,
         large_alloc_count: 0,
         large_free: 0,
@@ -118,12 +127,13 @@ impl HeapStatsDelta {
     }
 
     /// The byte balances, in the order of declaration.
-    pub(crate) fn signed(&self) -> [i64; 6] {
-        [self.committed, self.released, self.in_heap, self.in_stacks, self.in_work_bufs, self.in_metadata]
+    pub(crate) fn signed(&self) -> [i64; BALANCES] {
+        let Self { committed, released, in_heap, in_stacks, in_work_bufs, in_metadata, mapped, .. } = *self;
+        [committed, released, in_heap, in_stacks, in_work_bufs, in_metadata, mapped]
     }
 
     /// The byte balances, in the order of declaration.
-    pub(crate) fn signed_mut(&mut self) -> [&mut i64; 6] {
+    pub(crate) fn signed_mut(&mut self) -> [&mut i64; BALANCES] {
         [
             &mut self.committed,
             &mut self.released,
@@ -131,6 +141,7 @@ impl HeapStatsDelta {
             &mut self.in_stacks,
             &mut self.in_work_bufs,
             &mut self.in_metadata,
+            &mut self.mapped,
         ]
     }
 
@@ -190,6 +201,7 @@ mod tests {
         assert_eq!(m.in_stacks, a.in_stacks + b.in_stacks);
         assert_eq!(m.in_work_bufs, a.in_work_bufs + b.in_work_bufs);
         assert_eq!(m.in_metadata, a.in_metadata + b.in_metadata);
+        assert_eq!(m.mapped, a.mapped + b.mapped);
         assert_eq!(m.large_alloc, a.large_alloc + b.large_alloc);
         assert_eq!(m.large_alloc_count, a.large_alloc_count + b.large_alloc_count);
         assert_eq!(m.large_free, a.large_free + b.large_free);
@@ -203,15 +215,9 @@ mod tests {
     #[test]
     fn a_negative_share_cancels() {
         let mut total = HeapStatsDelta::ZERO;
-        let mut taken = HeapStatsDelta::ZERO;
-        taken.small_alloc_count[5] = 1u64.wrapping_neg();
-        taken.in_heap = -8192;
-        total.merge(&taken);
-        let mut given = HeapStatsDelta::ZERO;
-        given.small_alloc_count[5] = 3;
-        given.in_heap = 16384;
-        total.merge(&given);
-        assert_eq!((total.small_alloc_count[5], total.in_heap), (2, 8192));
+        total.merge(&HeapStatsDelta { in_heap: -8192, ..HeapStatsDelta::ZERO });
+        total.merge(&HeapStatsDelta { in_heap: 16384, ..HeapStatsDelta::ZERO });
+        assert_eq!(total.in_heap, 8192);
     }
 
     #[test]

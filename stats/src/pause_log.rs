@@ -72,7 +72,8 @@ impl PauseLog {
         slot.ns.store(ns, Ordering::Relaxed);
         slot.end_unix_ns.store(end_unix_ns, Ordering::Relaxed);
         self.total.fetch_add(ns, Ordering::Relaxed);
-        self.max.fetch_max(ns, Ordering::Relaxed);
+        // Release: who sees this longest pause sees it in the total.
+        self.max.fetch_max(ns, Ordering::Release);
         // Release: who sees this count sees at least these totals, and the slot filled.
         self.count.store(number + 1, Ordering::Release);
     }
@@ -87,9 +88,9 @@ impl PauseLog {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// The longest pause, in nanoseconds.
+    /// The longest pause, in nanoseconds. Read before the total, it is no more than that.
     pub fn max_ns(&self) -> u64 {
-        self.max.load(Ordering::Relaxed)
+        self.max.load(Ordering::Acquire)
     }
 
     /// The last pause, if there was one.

@@ -43,11 +43,13 @@ fn underflow(before: u64, bytes: i64) -> ! {
 }
 
 /// Memory that the runtime takes from the system for itself, by use.
+///
+/// A table that grows as it is touched counts by the part in use, one of fixed size whole.
 #[derive(Default)]
 pub struct SystemStats {
-    /// Span descriptors and the tables of spans.
+    /// Span descriptors and the lists of spans.
     pub spans: SysMemStat,
-    /// Tables of the page allocator and of the heap's regions.
+    /// The page table and the tables of the page allocator.
     pub page_tables: SysMemStat,
     /// Mark bits and allocation bits.
     pub mark_bits: SysMemStat,
@@ -72,10 +74,36 @@ impl SystemStats {
         }
     }
 
-    /// The sum over all uses. Exact when nothing is being taken or given back.
+    /// All of them now. Of one moment when nothing is being taken or given back.
+    pub fn read(&self) -> SystemBytes {
+        SystemBytes {
+            spans: self.spans.get(),
+            page_tables: self.page_tables.get(),
+            mark_bits: self.mark_bits.get(),
+            mcaches: self.mcaches.get(),
+            gc: self.gc.get(),
+            other: self.other.get(),
+        }
+    }
+}
+
+/// What a [`SystemStats`] said, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of `SystemStats`")]
+pub struct SystemBytes {
+    pub spans: u64,
+    pub page_tables: u64,
+    pub mark_bits: u64,
+    pub mcaches: u64,
+    pub gc: u64,
+    pub other: u64,
+}
+
+impl SystemBytes {
+    /// The sum over all uses.
     pub fn total(&self) -> u64 {
-        let Self { spans, page_tables, mark_bits, mcaches, gc, other } = self;
-        [spans, page_tables, mark_bits, mcaches, gc, other].into_iter().map(SysMemStat::get).sum()
+        let Self { spans, page_tables, mark_bits, mcaches, gc, other } = *self;
+        spans + page_tables + mark_bits + mcaches + gc + other
     }
 }
 
@@ -101,6 +129,7 @@ mod tests {
         {
             stat.add(10i64.pow(i as u32));
         }
-        assert_eq!(s.total(), 111_111);
+        assert_eq!(s.read().total(), 111_111);
+        assert_eq!((s.read().spans, s.read().other), (1, 100_000));
     }
 }

@@ -28,7 +28,7 @@ enum Credit {
     Signed(usize, i64),
     LargeAlloc(u64),
     LargeFree(u64),
-    SmallAlloc(usize, i64),
+    SmallAlloc(usize, u64),
     SmallFree(usize, u64),
 }
 
@@ -40,7 +40,8 @@ impl Credit {
             Self::Signed(2, n) => g.in_heap(n),
             Self::Signed(3, n) => g.in_stacks(n),
             Self::Signed(4, n) => g.in_work_bufs(n),
-            Self::Signed(_, n) => g.in_metadata(n),
+            Self::Signed(5, n) => g.in_metadata(n),
+            Self::Signed(_, n) => g.mapped(n),
             Self::LargeAlloc(n) => g.large_alloc(n),
             Self::LargeFree(n) => g.large_free(n),
             Self::SmallAlloc(c, n) => g.small_alloc(c, n),
@@ -55,7 +56,8 @@ impl Credit {
             Self::Signed(2, n) => d.in_heap += n,
             Self::Signed(3, n) => d.in_stacks += n,
             Self::Signed(4, n) => d.in_work_bufs += n,
-            Self::Signed(_, n) => d.in_metadata += n,
+            Self::Signed(5, n) => d.in_metadata += n,
+            Self::Signed(_, n) => d.mapped += n,
             Self::LargeAlloc(n) => {
                 d.large_alloc += n;
                 d.large_alloc_count += 1;
@@ -64,9 +66,7 @@ impl Credit {
                 d.large_free += n;
                 d.large_free_count += 1;
             }
-            Self::SmallAlloc(c, n) => {
-                d.small_alloc_count[c] = d.small_alloc_count[c].wrapping_add_signed(n);
-            }
+            Self::SmallAlloc(c, n) => d.small_alloc_count[c] += n,
             Self::SmallFree(c, n) => d.small_free_count[c] += n,
         }
     }
@@ -75,10 +75,10 @@ impl Credit {
 fn credit() -> impl Strategy<Value = Credit> {
     let bytes = -(1i64 << 40)..1 << 40;
     prop_oneof![
-        (0usize..6, bytes).prop_map(|(f, n)| Credit::Signed(f, n)),
+        (0usize..7, bytes).prop_map(|(f, n)| Credit::Signed(f, n)),
         (0u64..1 << 40).prop_map(Credit::LargeAlloc),
         (0u64..1 << 40).prop_map(Credit::LargeFree),
-        (0..SIZE_CLASSES, -512i64..512).prop_map(|(c, n)| Credit::SmallAlloc(c, n)),
+        (0..SIZE_CLASSES, 0u64..512).prop_map(|(c, n)| Credit::SmallAlloc(c, n)),
         (0..SIZE_CLASSES, 0u64..512).prop_map(|(c, n)| Credit::SmallFree(c, n)),
     ]
 }

@@ -58,7 +58,7 @@ fn step(world: &World, writer: Writer<'_>, random: &mut Random, oracle: &mut Hea
             guard.in_heap(SPAN as i64);
             drop(guard);
             let count = SPAN / slot(class);
-            writer.acquire().small_alloc(class, count as i64);
+            writer.acquire().small_alloc(class, count);
             oracle.committed += SPAN as i64;
             oracle.in_heap += SPAN as i64;
             oracle.small_alloc_count[class] += count;

@@ -1,7 +1,8 @@
 /* The header against itself and against the library: numbers, layouts, class tables. */
 #include "check.h"
 
-BESOM_STATIC_ASSERT(sizeof(besom_stats) == 18 * 8, "besom_stats has no holes");
+BESOM_STATIC_ASSERT(sizeof(besom_stats) == (23 + 2 * BESOM_SIZE_CLASSES) * 8, "besom_stats has no holes");
+BESOM_STATIC_ASSERT(sizeof(besom_mem_stats) == (27 + 2 * BESOM_PAUSES + 3 * BESOM_SIZE_CLASSES) * 8, "besom_mem_stats");
 BESOM_STATIC_ASSERT(sizeof(besom_encoding) == 24, "besom_encoding");
 BESOM_STATIC_ASSERT(offsetof(struct besom_cell, limit) == 8 && offsetof(struct besom_cell, slot) == 16, "besom_cell");
 BESOM_STATIC_ASSERT(offsetof(struct besom_mutator, poll) == 8 && offsetof(struct besom_mutator, barrier) == 12,

@@ -19,6 +19,7 @@ enum Step {
     Compare,
     Reattach,
     Block,
+    Twins,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -33,6 +34,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Compare),
         1 => Just(Step::Reattach),
         1 => Just(Step::Block),
+        1 => Just(Step::Twins),
     ]
 }
 
@@ -85,9 +87,16 @@ fn play(steps: &[Step], options: u64) {
                 model.roots.attach(&m);
             }
             Step::Block => m.blocked(|| ()),
+            Step::Twins => twins(&mut m),
         }
     }
     compare(&mut m, &mut model);
+}
+
+/// Exact statistics are what a walk counts.
+fn twins(m: &mut Mutator<'_>) {
+    let (counted, walked) = m.mem_stats_slow();
+    assert!(counted == walked, "{}", counted.difference(&walked).expect("a difference"));
 }
 
 fn compare(m: &mut Mutator<'_>, model: &mut Model<'_>) {
@@ -97,6 +106,7 @@ fn compare(m: &mut Mutator<'_>, model: &mut Model<'_>) {
     expected.add(model.objects());
     expected.compare(m, true);
     m.verify();
+    twins(m);
     model.check_all();
     for (address, _) in model.objects() {
         model.check(m.heap(), address);

@@ -30,12 +30,20 @@ fn equations(s: &Stats) {
     assert!(s.pause_max_ns <= s.pause_total_ns, "{s:?}");
     assert!(s.tiny_allocs <= s.alloc_count, "{s:?}");
     assert!(s.live_bytes as i64 <= s.peak_footprint as i64, "{s:?}");
+    assert_eq!(s.committed + s.released, s.mapped, "{s:?}");
+    for (class, (allocs, frees)) in s.small_alloc_count.iter().zip(&s.small_free_count).enumerate() {
+        assert!(frees <= allocs, "class {class} has more frees than allocs: {s:?}");
+    }
+    assert!(s.large_free_count <= s.large_alloc_count && s.large_free <= s.large_alloc, "{s:?}");
 }
 
-/// What can only grow. The totals may step back by what caches give back at a collection, so they are compared
-/// between cycles, not across one.
+/// What can only grow.
 fn grew(a: &Stats, b: &Stats) {
     let grown = [
+        ("alloc_count", a.alloc_count, b.alloc_count),
+        ("total_alloc_bytes", a.total_alloc_bytes, b.total_alloc_bytes),
+        ("large_alloc", a.large_alloc, b.large_alloc),
+        ("large_free", a.large_free, b.large_free),
         ("free_count", a.free_count, b.free_count),
         ("total_free_bytes", a.total_free_bytes, b.total_free_bytes),
         ("tiny_allocs", a.tiny_allocs, b.tiny_allocs),
@@ -47,6 +55,10 @@ fn grew(a: &Stats, b: &Stats) {
     ];
     for (name, before, after) in grown {
         assert!(before <= after, "{name} fell from {before} to {after}");
+    }
+    for class in 0..a.small_alloc_count.len() {
+        assert!(a.small_alloc_count[class] <= b.small_alloc_count[class], "allocs of class {class} fell");
+        assert!(a.small_free_count[class] <= b.small_free_count[class], "frees of class {class} fell");
     }
 }
 
@@ -99,16 +111,10 @@ fn snapshots_agree_with_themselves_while_threads_work() {
         cycles = last.cycles;
     });
     assert!(snapshots > 1000 && cycles > 5, "{snapshots} snapshots, {cycles} cycles");
-    // All have detached: what they allocated is what is counted, tiny blocks being counted for themselves as well.
-    let s = heap.stats();
-    equations(&s);
-    let allocated = allocated.load(Relaxed);
-    let blocks = s.alloc_count - allocated;
-    assert!(
-        s.alloc_count >= allocated && blocks <= s.tiny_allocs,
-        "{allocated} allocations are counted as {s:?}"
-    );
+    // All have detached, and the caches are flushed: what they allocated is what is counted.
     let mut m = heap.attach().expect("attach");
+    let exact = m.mem_stats();
+    assert_eq!((exact.mallocs, heap.stats().alloc_count), (allocated.load(Relaxed), exact.mallocs));
     m.collect();
     settled(&heap, 0, 0);
 }

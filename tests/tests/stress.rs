@@ -105,6 +105,12 @@ impl<'h> Player<'_, 'h> {
         }
     }
 
+    /// Exact statistics, counted and walked; each identity between them is checked by the call.
+    fn twins(&mut self) {
+        let (counted, walked) = self.m().mem_stats_slow();
+        assert!(counted == walked, "{}", counted.difference(&walked).expect("a difference"));
+    }
+
     fn step(&mut self) {
         let choice = self.rng.next();
         match self.rng.below(1000) {
@@ -146,8 +152,9 @@ impl<'h> Player<'_, 'h> {
                     self.model.unpack(parcel);
                 }
             }
-            992..996 => self.m().collect(),
-            996..998 => self.m().verify(),
+            992..995 => self.m().collect(),
+            995..997 => self.twins(),
+            997 => self.m().verify(),
             _ => self.model.check_all(),
         }
         if self.model.len() > OBJECTS_MOST {
@@ -187,6 +194,7 @@ impl<'h> Player<'_, 'h> {
             expected.compare(self.m(), precise);
             self.m().verify();
             equations(&round.heap.stats());
+            self.twins();
         }
         self.m().blocked(|| round.barrier.wait());
         self.model.check_all();

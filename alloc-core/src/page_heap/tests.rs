@@ -5,10 +5,10 @@ use besom_stats::ConsistentHeapStats;
 use proptest::prelude::*;
 
 const META: usize = 200;
+const TABLES: PageTables = PageTables { spans: 68, page_tables: 2, mark_bits: META - 70 };
 
 fn heap(reserve: usize, limit: usize) -> PageHeap {
-    PageHeap::new(PageHeapConfig { reserve: Bytes(reserve), limit: Bytes(limit), metadata_per_page: META })
-        .unwrap()
+    PageHeap::new(PageHeapConfig { reserve: Bytes(reserve), limit: Bytes(limit), tables: TABLES }).unwrap()
 }
 
 fn bytes_of<'a>(heap: &PageHeap, run: PageRun) -> &'a mut [u8] {
@@ -275,7 +275,7 @@ fn a_heap_comes_up_under_a_tight_limit() {
         if child == 0 {
             let bytes = crate::os::mapped_bytes() as u64 + (80 << 20);
             libc::setrlimit(libc::RLIMIT_AS, &libc::rlimit { rlim_cur: bytes, rlim_max: bytes });
-            let config = PageHeapConfig { reserve: Bytes(0), limit: Bytes(0), metadata_per_page: META };
+            let config = PageHeapConfig { reserve: Bytes(0), limit: Bytes(0), tables: TABLES };
             let Ok(heap) = PageHeap::new(config) else { libc::_exit(1) };
             let stats = ConsistentHeapStats::new();
             let Some(run) = heap.alloc(None, Pages(1000), stats.unattached()) else { libc::_exit(2) };

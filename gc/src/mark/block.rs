@@ -152,6 +152,11 @@ impl BlockPool {
         }
     }
 
+    /// Bytes of the workers' own blocks.
+    pub fn own_bytes(&self) -> Bytes {
+        Bytes(self.own * BLOCK_BYTES)
+    }
+
     /// Bytes that blocks hold of the system, without the workers' own.
     pub fn committed(&self) -> Bytes {
         Bytes((lock(&self.free).touched - self.own) * BLOCK_BYTES)

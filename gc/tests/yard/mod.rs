@@ -77,8 +77,11 @@ impl Yard {
         if run.start < run.end {
             self.heap.give_back(page, run);
         }
-        self.heap.tables().span(page).uncache(self.heap.generation());
-        self.heap.put(page, Some(&mut self.pages), self.heap.stats().unattached());
+        let (span, stats) = (self.heap.tables().span(page), self.heap.stats().unattached());
+        let size = self.heap.classes().get(span.class()).facts().size_class.0 as usize;
+        stats.acquire().small_alloc(size, span.take_uncounted().into());
+        span.uncache(self.heap.generation());
+        self.heap.put(page, Some(&mut self.pages), stats);
     }
 
     /// Gives all cached spans back, and stops the world, which there is none of.

@@ -1,11 +1,13 @@
 //! Status, options, heaps, statistics.
 
-use super::{Status, heap, status};
+use super::{Status, heap, heap_of, status};
 use crate::heap::Heap;
+use crate::mutator::Mutator;
 use crate::options::Options;
 use crate::statistics::Stats;
 use crate::status::Error;
 use besom_alloc_core::units::Bytes;
+use besom_stats::MemStats;
 use std::ffi::{c_char, c_int, c_uint};
 use std::pin::Pin;
 
@@ -149,5 +151,33 @@ pub unsafe extern "C" fn besom_stats_read(h: *mut Heap, out: *mut Stats) {
         if let Ok(heap) = heap(h) {
             out.write(heap.stats());
         }
+    }
+}
+
+entry! {
+    /// `besom_mem_stats_read`.
+    besom_mem_stats_read(m: *mut Mutator, out: *mut MemStats) = mem_stats
+}
+
+/// # Safety
+/// `m` must be a mutator with its registers captured, `out` writable.
+unsafe extern "C" fn mem_stats(m: *mut Mutator, out: *mut MemStats) {
+    // SAFETY: the caller's promise.
+    unsafe { out.write(heap_of(m, "besom_mem_stats_read").mem_stats(m)) };
+}
+
+entry! {
+    /// `besom_mem_stats_read_slow`.
+    besom_mem_stats_read_slow(m: *mut Mutator, counted: *mut MemStats, walked: *mut MemStats) = mem_stats_slow
+}
+
+/// # Safety
+/// `m` must be a mutator with its registers captured, `counted` and `walked` writable.
+unsafe extern "C" fn mem_stats_slow(m: *mut Mutator, counted: *mut MemStats, walked: *mut MemStats) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let both = heap_of(m, "besom_mem_stats_read_slow").mem_stats_slow(m);
+        counted.write(both.0);
+        walked.write(both.1);
     }
 }

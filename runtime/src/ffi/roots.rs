@@ -55,7 +55,7 @@ pub unsafe extern "C" fn besom_roots_add(
     status(unsafe { heap(h) }.and_then(|heap| {
         let kind = kind(number).ok_or(Error::Invalid)?;
         // SAFETY: the caller's promise.
-        unsafe { heap.roots.add(start.expose_provenance(), words, kind) }
+        unsafe { heap.roots.add(start.expose_provenance(), words, kind, &heap.spans.system().other) }
     }))
 }
 
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn besom_roots_add(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn besom_roots_remove(h: *mut Heap, start: *mut c_void) -> Status {
     // SAFETY: the caller's promise.
-    status(unsafe { heap(h) }.and_then(|heap| heap.roots.remove(start.addr())))
+    status(unsafe { heap(h) }.and_then(|heap| heap.roots.remove(start.addr(), &heap.spans.system().other)))
 }
 
 /// `besom_stack_set`.
@@ -123,7 +123,8 @@ pub unsafe extern "C" fn besom_mutator_roots(
 pub unsafe extern "C" fn besom_handle_new(m: *mut Mutator, object: *mut c_void) -> *const Handle {
     // SAFETY: the caller's promise.
     let heap = unsafe { heap_of(m, "besom_handle_new") };
-    heap.handles.add(object.expose_provenance()).map_or(std::ptr::null(), std::ptr::from_ref)
+    let memory = &heap.spans.system().other;
+    heap.handles.add(object.expose_provenance(), memory).map_or(std::ptr::null(), std::ptr::from_ref)
 }
 
 /// `besom_handle_get`.
