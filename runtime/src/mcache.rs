@@ -331,3 +331,6 @@ unsafe fn unused_of(index: usize, cell: *const Cell) -> std::ops::Range<usize> {
     };
     if index == TINY_CELL { cursor.next_multiple_of(TINY_BLOCK)..limit } else { cursor..limit }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

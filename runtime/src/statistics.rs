@@ -2,9 +2,9 @@
 
 use crate::heap::Heap;
 use crate::mcache::P;
-use besom_alloc_core::size_class::{CLASS_SIZE, SIZE_CLASS_COUNT};
+use besom_alloc_core::size_class::CLASS_SIZE;
 use besom_stats::sync::raw::Ordering::Relaxed;
-use besom_stats::{HeapStatsDelta, MemStats};
+use besom_stats::{HeapStatsDelta, MemStats, PAUSES, SIZE_CLASSES};
 
 /// Statistics of a heap at one moment; `besom_stats` in C, where each field is documented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub struct Stats {
     pub large_alloc_count: u64,
     pub large_free: u64,
     pub large_free_count: u64,
-    pub small_alloc_count: [u64; SIZE_CLASS_COUNT],
-    pub small_free_count: [u64; SIZE_CLASS_COUNT],
+    pub small_alloc_count: [u64; SIZE_CLASSES],
+    pub small_free_count: [u64; SIZE_CLASSES],
 }
 
 impl Heap {
@@ -85,5 +85,7 @@ impl Heap {
 }
 
 // What `besom.h` says of the same.
-const _: () = assert!(size_of::<Stats>() == (23 + 2 * SIZE_CLASS_COUNT) * 8);
-const _: () = assert!(size_of::<MemStats>() == (27 + 2 * 256 + 3 * SIZE_CLASS_COUNT) * 8);
+const _: () = assert!(size_of::<Stats>() == (23 + 2 * SIZE_CLASSES) * 8);
+const _: () = assert!(size_of::<MemStats>() == (27 + 2 * PAUSES + 3 * SIZE_CLASSES) * 8);
+#[cfg(not(loom))]
+const _: () = assert!(PAUSES == 256 && SIZE_CLASSES == besom_alloc_core::size_class::SIZE_CLASS_COUNT);

@@ -3,7 +3,7 @@
 
 use besom::{Heap, Kind, Mutator, Options, Stats};
 use besom_stats::sync::raw::{AtomicBool, AtomicU64, Ordering::*};
-use besom_tests::process::abort_on_panic;
+use besom_tests::process::{abort_on_panic, number_from_env};
 use besom_tests::rng::{Rng, mix};
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,7 @@ fn snapshots_agree_with_themselves_while_threads_work() {
                 allocated.fetch_add(count, Relaxed);
             });
         }
-        let end = Instant::now() + Duration::from_millis(1500);
+        let end = Instant::now() + Duration::from_secs(number_from_env("BESOM_STRESS_SECONDS", 2));
         let mut last = heap.stats();
         while Instant::now() < end {
             let s = heap.stats();
