@@ -235,27 +235,34 @@ impl Still<'_> {
         let PageCounts { in_use, free, released, .. } = self.pages.counts();
         let bytes = |pages: Pages| pages.bytes().0 as i64;
         let own = ring.in_stacks + ring.in_work_bufs + ring.in_metadata;
-        let check = |what, left: i64, right: i64| {
-            if left != right {
-                fatal(format_args!("mem_stats: {what}: {left} against {right}"));
-            }
-        };
-        check("in_heap, and the page heap's pages in use", ring.in_heap, bytes(in_use));
-        check("released, and the page heap's", ring.released, bytes(released));
-        check(
+        must_agree("in_heap, and the page heap's pages in use", ring.in_heap, bytes(in_use));
+        must_agree("released, and the page heap's", ring.released, bytes(released));
+        must_agree(
             "committed - stacks - work bufs - metadata, and pages in use and free",
             ring.committed - own,
             bytes(in_use) + bytes(free),
         );
-        check("committed + released, and mapped", ring.committed + ring.released, ring.mapped);
-        check("in_work_bufs, and the mark queue's", ring.in_work_bufs, heap.collector.work_bytes().0 as i64);
+        must_agree("committed + released, and mapped", ring.committed + ring.released, ring.mapped);
+        must_agree(
+            "in_work_bufs, and the mark queue's",
+            ring.in_work_bufs,
+            heap.collector.work_bytes().0 as i64,
+        );
         let system = heap.spans.system().read().total();
         let rest = counted.sys - counted.heap_sys - counted.stacks_inuse - counted.work_bufs;
-        check("the sum of all system statistics, and sys", system as i64 + ring.in_metadata, rest as i64);
+        must_agree(
+            "the sum of all system statistics, and sys",
+            system as i64 + ring.in_metadata,
+            rest as i64,
+        );
         let (allocated, dead) = heap.collector.pacer().totals();
-        check("total_alloc, and the pacer's", counted.total_alloc as i64, allocated as i64);
+        must_agree("total_alloc, and the pacer's", counted.total_alloc as i64, allocated as i64);
         if heap.spans.sweep_is_done() {
-            check("total_free, and the pacer's", (counted.total_alloc - counted.alloc) as i64, dead as i64);
+            must_agree(
+                "total_free, and the pacer's",
+                (counted.total_alloc - counted.alloc) as i64,
+                dead as i64,
+            );
         }
         for (class, c) in counted.by_size.iter().enumerate() {
             if c.frees > c.mallocs {
@@ -273,9 +280,7 @@ impl Still<'_> {
     fn check_walk(&self, counted: &MemStats, walk: &Walk) {
         let (_, dead) = self.heap.collector.pacer().totals();
         let freed = counted.total_alloc - counted.alloc + walk.garbage.0 as u64;
-        if freed != dead {
-            fatal(format_args!("mem_stats: total_free and garbage, and the pacer's: {freed} against {dead}"));
-        }
+        must_agree("total_free and garbage, and the pacer's", freed as i64, dead as i64);
         for (class, c) in counted.by_size.iter().enumerate() {
             let (live, told) = (c.mallocs - c.frees, walk.told[class]);
             if live != told {
@@ -285,6 +290,13 @@ impl Still<'_> {
                 ));
             }
         }
+    }
+}
+
+/// Aborts unless two counters, or a counter and a count, agree.
+fn must_agree(what: &str, left: i64, right: i64) {
+    if left != right {
+        fatal(format_args!("mem_stats: {what}: {left} against {right}"));
     }
 }
 

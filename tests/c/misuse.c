@@ -90,6 +90,9 @@ static void blocked_handle_new(void) { besom_block(m), (void)besom_handle_new(m,
 static void blocked_handle_get(void) { besom_block(m), (void)besom_handle_get(m, handle); }
 static int never(void *o, size_t b, besom_kind k, void *d) { return (void)o, (void)b, (void)k, (void)d, 0; }
 static void blocked_walk(void) { besom_block(m), (void)besom_walk(m, never, NULL); }
+static besom_mem_stats counted, walked;
+static void blocked_mem_stats(void) { besom_block(m), besom_mem_stats_read(m, &counted); }
+static void blocked_mem_stats_slow(void) { besom_block(m), besom_mem_stats_read_slow(m, &counted, &walked); }
 static void trace_and_allocate(besom_tracer *tracer, void *o, void *data)
 {
     (void)tracer, (void)o, (void)data;
@@ -112,6 +115,13 @@ static int visit_and_handle(void *o, size_t bytes, besom_kind kind, void *data)
     return besom_handle_new(m, o) == NULL;
 }
 static void callback_handle_in_visit(void) { (void)besom_walk(m, visit_and_handle, NULL); }
+static int visit_and_count(void *o, size_t bytes, besom_kind kind, void *data)
+{
+    (void)o, (void)bytes, (void)kind, (void)data;
+    besom_mem_stats_read(m, &counted);
+    return 0;
+}
+static void callback_mem_stats_in_visit(void) { (void)besom_walk(m, visit_and_count, NULL); }
 static void block_twice(void) { besom_block(m), besom_block(m); }
 static void unblock_first(void) { besom_unblock(m); }
 static void unblock_twice(void) { besom_block(m), besom_unblock(m), besom_unblock(m); }
@@ -124,6 +134,8 @@ static void *handle_new_here(void *u) { return (void)besom_handle_new(m, object)
 static void *handle_get_here(void *u) { return (void)besom_handle_get(m, handle), u; }
 static void *stack_set_here(void *u) { return (void)besom_stack_set(m, NULL, NULL, BESOM_VALUES), u; }
 static void *walk_here(void *u) { return (void)besom_walk(m, never, NULL), u; }
+static void *mem_stats_here(void *u) { return besom_mem_stats_read(m, &counted), u; }
+static void *mem_stats_slow_here(void *u) { return besom_mem_stats_read_slow(m, &counted, &walked), u; }
 static void foreign_alloc(void) { on_a_thread(alloc_here); }
 static void foreign_collect(void) { on_a_thread(collect_here); }
 static void foreign_block(void) { on_a_thread(block_here); }
@@ -132,6 +144,8 @@ static void foreign_handle_new(void) { on_a_thread(handle_new_here); }
 static void foreign_handle_get(void) { on_a_thread(handle_get_here); }
 static void foreign_stack_set(void) { on_a_thread(stack_set_here); }
 static void foreign_walk(void) { on_a_thread(walk_here); }
+static void foreign_mem_stats(void) { on_a_thread(mem_stats_here); }
+static void foreign_mem_stats_slow(void) { on_a_thread(mem_stats_slow_here); }
 
 static void detach(void) { NEED(besom_detach(m) == BESOM_OK); }
 static void detached_alloc(void) { detach(), (void)besom_alloc(m, 32, BESOM_VALUES); }
@@ -139,6 +153,7 @@ static void detached_alloc_tiny(void) { detach(), (void)besom_alloc(m, 1, BESOM_
 static void detached_collect(void) { detach(), (void)besom_collect(m); }
 static void detached_block(void) { detach(), besom_block(m); }
 static void detached_unblock(void) { detach(), besom_unblock(m); }
+static void detached_mem_stats(void) { detach(), besom_mem_stats_read(m, &counted); }
 static void detached_handle_new(void) { detach(), (void)besom_handle_new(m, NULL); }
 
 static void handle_get_freed(void) { besom_handle_free(heap, handle), (void)besom_handle_get(m, handle); }
@@ -208,6 +223,8 @@ static const struct { const char *name; void (*run)(void); int verify; const cha
     CASE(blocked_handle_new, BLOCKED("besom_handle_new")),
     CASE(blocked_handle_get, BLOCKED("besom_handle_get")),
     CASE(blocked_walk, BLOCKED("besom_walk")),
+    CASE(blocked_mem_stats, BLOCKED("besom_mem_stats_read")),
+    CASE(blocked_mem_stats_slow, BLOCKED("besom_mem_stats_read_slow")),
     CASE(block_twice, "^besom: besom_block: mutator is blocked already$"),
     CASE(unblock_first, "^besom: besom_unblock: mutator is not blocked$"),
     CASE(unblock_twice, "^besom: besom_unblock: mutator is not blocked$"),
@@ -219,15 +236,19 @@ static const struct { const char *name; void (*run)(void); int verify; const cha
     CASE(foreign_handle_get, FOREIGN("besom_handle_get")),
     CASE(foreign_stack_set, FOREIGN("besom_stack_set")),
     CASE(foreign_walk, FOREIGN("besom_walk")),
+    CASE(foreign_mem_stats, FOREIGN("besom_mem_stats_read")),
+    CASE(foreign_mem_stats_slow, FOREIGN("besom_mem_stats_read_slow")),
     CASE(detached_alloc, DETACHED("besom_alloc")),
     CASE(detached_alloc_tiny, DETACHED("besom_alloc")),
     CASE(detached_collect, DETACHED("besom_collect")),
     CASE(detached_block, DETACHED("besom_block")),
     CASE(detached_unblock, DETACHED("besom_unblock")),
+    CASE(detached_mem_stats, DETACHED("besom_mem_stats_read")),
     CASE(detached_handle_new, DETACHED("besom_handle_new")),
     CASE(callback_alloc_in_roots, CALLBACK("besom_alloc")),
     CASE(callback_collect_in_visit, CALLBACK("besom_collect")),
     CASE(callback_handle_in_visit, CALLBACK("besom_handle_new")),
+    CASE(callback_mem_stats_in_visit, CALLBACK("besom_mem_stats_read")),
     CASE(handle_get_freed, FREED("besom_handle_get")),
     CASE(handle_set_freed, FREED("besom_handle_set")),
     CASE(handle_free_freed, FREED("besom_handle_free")),

@@ -58,11 +58,20 @@ static besom_handle *held_handle(besom_mutator *m, void *object)
     return besom_handle_new(m, object);
 }
 
+/* Exact statistics are what a walk counts, whatever was refused. */
+static void twins(besom_mutator *m)
+{
+    besom_mem_stats counted, walked;
+    besom_mem_stats_read_slow(m, &counted, &walked);
+    CHECK(memcmp(&counted, &walked, sizeof counted) == 0);
+}
+
 static void *attach_too(void *heap)
 {
     besom_mutator *m;
     if (besom_attach((besom_heap *)heap, &m) == BESOM_OK) {
         (void)besom_alloc(m, 3000, BESOM_VALUES);
+        twins(m);
         CHECK_OK(besom_detach(m));
     }
     return NULL;
@@ -112,6 +121,7 @@ static int run(void)
                 kept = p;
             }
         }
+        twins(m);
         ACCEPT(besom_layout_register(heap, 16, &at, 1, &layout));
         if (layout != 0)
             for (i = 0; i < 2000; i++) {
@@ -133,6 +143,7 @@ static int run(void)
         ACCEPT(besom_collect(m));
         besom_stats_read(heap, &stats);
         CHECK(stats.free_count <= stats.alloc_count);
+        twins(m);
         BESOM_FRAME_END(m);
     }
     CHECK_OK(besom_detach(m));
