@@ -5,6 +5,8 @@ use crate::handles::Handles;
 use crate::mcache::{Context, P};
 use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator, NativeStack};
 use crate::options::Options;
+#[cfg(debug_assertions)]
+use crate::quarantine::Life;
 use crate::roots::Roots;
 use crate::scheduler::{House, PId, Refused, Scheduler, Seat};
 use crate::status::{Error, Result};
@@ -51,6 +53,9 @@ pub struct Heap {
     /// Addresses of boxed Ps, 0 where there is none.
     ps: ZeroedTable<AtomicU64>,
     ps_used: AtomicU32,
+    /// Whether it is freed, in the checked build.
+    #[cfg(debug_assertions)]
+    pub(crate) life: Life,
     _stays: PhantomPinned,
 }
 
@@ -101,6 +106,8 @@ impl Heap {
             seats_used: AtomicU32::new(0),
             ps: ZeroedTable::new(MUTATORS_MOST)?,
             ps_used: AtomicU32::new(0),
+            #[cfg(debug_assertions)]
+            life: Life::new(),
             _stays: PhantomPinned,
         };
         let layout = Layout::new::<Heap>();

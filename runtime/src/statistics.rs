@@ -3,6 +3,7 @@
 use crate::heap::Heap;
 use crate::mcache::{P, PCache};
 use besom_alloc_core::size_class::CLASS_SIZE;
+use besom_stats::HeapStatsDelta;
 use besom_stats::sync::raw::Ordering::Relaxed;
 
 /// Statistics of a heap at one moment; `besom_stats` in C, where each field is documented.
@@ -33,6 +34,11 @@ pub struct Stats {
 impl Heap {
     /// One consistent snapshot, from any thread, without a stop. Waits for at most a few instructions of each P.
     pub fn stats(&self) -> Stats {
+        self.snapshot().1
+    }
+
+    /// The same, and the ring's record from which it was made.
+    pub(crate) fn snapshot(&self) -> (HeapStatsDelta, Stats) {
         // SAFETY: both with the set of Ps pinned.
         let (delta, ps) = self.scheduler.with_ps_pinned(|| unsafe {
             (self.spans.stats().read(self.ps().map(P::seq)), self.ps().count())
@@ -42,7 +48,7 @@ impl Heap {
         let size = |class: usize| u64::from(CLASS_SIZE[class]);
         let (cycles, forced_cycles) = self.collector.cycles();
         let peak = pages.peak_footprint().0;
-        Stats {
+        let stats = Stats {
             committed: delta.committed,
             released: delta.released,
             in_heap: delta.in_heap,
@@ -61,6 +67,7 @@ impl Heap {
             live_bytes: self.collector.pacer().marked().0 as u64,
             next_goal: self.collector.pacer().goal(),
             peak_footprint: peak as u64,
-        }
+        };
+        (delta, stats)
     }
 }
