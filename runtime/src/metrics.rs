@@ -248,7 +248,7 @@ const TABLE: &[Metric] = &[
     durations(
         c"besom/gc/phases/finish-sweep:nanoseconds",
         Timed::FinishSweep,
-        c"Phase of a cycle, before its stop and beside the program: sweeping what the last cycle left.",
+        c"Phase of a cycle, before its stop and beside the program: sweeping what the last one left, or waiting for who does.",
     ),
     durations(
         c"besom/gc/phases/stop:nanoseconds",
