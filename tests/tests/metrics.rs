@@ -377,6 +377,10 @@ fn batches_are_consistent_while_threads_work() {
                 histogram(m, "besom/sched/pauses/other:nanoseconds").count > 2 && reads_of(m) > 5
             };
             while Instant::now() < end || !enough(&last) {
+                assert!(
+                    end.elapsed() < Duration::from_secs(120),
+                    "there are no cycles, or no walks: {last:?}"
+                );
                 let now = heap.metrics().expect("memory");
                 equations(&now);
                 for ((metric, new), (_, old)) in now.iter().zip(last.iter()) {
