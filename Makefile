@@ -4,6 +4,7 @@
 #   make scheme    target/c/bin/scheme, the interpreter in C
 #   make bench     the table of benchmarks, against the peers that are installed
 #   make install   PREFIX=/usr/local DESTDIR=
+#   make lib CHECKED=1     the library with debug assertions, in target/checked
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -13,9 +14,10 @@ CFLAGS ?= -O2 -g
 WARNINGS = -Wall -Wextra
 LIBS = -lpthread -ldl -lm
 
-OUT := target/c
+CHECKED ?=
+OUT := target/$(if $(CHECKED),checked,c)
 # Where cargo puts its output: the library is taken from there.
-CARGO_OUT := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/release
+CARGO_OUT := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/$(if $(CHECKED),debug,release)
 RUST_SOURCES := $(wildcard Cargo.toml Cargo.lock */Cargo.toml stats/src/* alloc-core/src/* gc/src/* gc/src/*/* \
                 runtime/src/* runtime/src/*/*)
 SCHEME := runtime/examples/scheme
@@ -45,7 +47,7 @@ $(OUT)/include/besom.h: runtime/include/besom.h
 # nobody here, and some binutils fail on those of a newer LLVM than theirs.
 $(OUT)/libbesom.a: $(RUST_SOURCES)
 	@mkdir -p $(@D)
-	$(CARGO) rustc --release -p besom --lib --crate-type staticlib --features c-library
+	$(CARGO) rustc $(if $(CHECKED),,--release) -p besom --lib --crate-type staticlib --features c-library
 	objcopy -R .llvmbc -R .llvmcmd $(CARGO_OUT)/libbesom.a $(OUT)/rust.a
 	nm -g --defined-only $(OUT)/rust.a | sed -n 's/.* [TDBRV] \(besom_[a-z_]*\)$$/-u \1/p' | sort -u > $(OUT)/names
 	ld -r --whole-archive --gc-sections @$(OUT)/names $(OUT)/rust.a -o $(OUT)/besom.o

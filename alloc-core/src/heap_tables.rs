@@ -46,6 +46,8 @@ unsafe impl Zeroable for crate::span_class::ClassInfo {}
 unsafe impl Zeroable for Span {}
 // SAFETY: made of atomic integers; an empty central list is all zero.
 unsafe impl Zeroable for crate::central::Central {}
+// SAFETY: made of atomic integers; an empty histogram is all zero.
+unsafe impl Zeroable for besom_stats::Histogram {}
 
 // SAFETY: only shared references to `T: Sync` are handed out.
 unsafe impl<T: Zeroable> Sync for ZeroedTable<T> {}

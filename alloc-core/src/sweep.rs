@@ -49,9 +49,9 @@ impl SpanHeap {
         self.phase.sweep_one(self, stats)
     }
 
-    /// Sweeps all that is left, and waits for those who sweep something still.
-    pub fn finish_sweep(&self, stats: Writer<'_>) {
-        self.phase.finish(self, stats);
+    /// Sweeps all that is left, and waits for those who sweep something still; the pages that the caller swept.
+    pub fn finish_sweep(&self, stats: Writer<'_>) -> Pages {
+        self.phase.finish(self, stats)
     }
 
     /// Whether no sweep of this cycle is going on, or to be done.

@@ -211,12 +211,16 @@ impl SweepPhase {
         None
     }
 
-    /// Sweeps all that is left, and waits for those who sweep something still.
-    pub fn finish<S: Sweepable>(&self, spans: &S, stats: S::Stats<'_>) {
-        while self.sweep_one(spans, stats).is_some() {}
+    /// Sweeps all that is left, and waits for those who sweep something still; the pages that the caller swept.
+    pub fn finish<S: Sweepable>(&self, spans: &S, stats: S::Stats<'_>) -> Pages {
+        let mut pages = Pages(0);
+        while let Some(swept) = self.sweep_one(spans, stats) {
+            pages.0 += swept.0;
+        }
         while self.sweepers.load(Acquire) != 0 {
             besom_stats::sync::yield_now();
         }
+        pages
     }
 
     /// Whether no sweep of this cycle is going on, or to be done.

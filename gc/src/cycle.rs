@@ -2,6 +2,7 @@
 
 use crate::layout::Layouts;
 use crate::mark::{Marked, Marker};
+use crate::measures::{Measures, Times};
 use crate::pacer::{CycleEnd, Pacer};
 use crate::scan::{Encoding, Shapes, TraceFn};
 use crate::trace_log;
@@ -86,6 +87,7 @@ pub struct Collector {
     marker: Marker,
     pacer: Pacer,
     pauses: PauseLog,
+    measures: Measures,
     config: Config,
     id: u64,
     started: Instant,
@@ -115,6 +117,7 @@ impl Collector {
             marker: Marker::new(config.mark_workers, reserve)?,
             pacer: Pacer::new(config.percent, config.memory_limit, config.hard_limit),
             pauses: PauseLog::new(),
+            measures: Measures::new()?,
             config,
             id: HEAPS.fetch_add(1, Relaxed) + 1,
             started: Instant::now(),
@@ -140,6 +143,11 @@ impl Collector {
     /// The stops.
     pub fn pauses(&self) -> &PauseLog {
         &self.pauses
+    }
+
+    /// What is measured of cycles and stops.
+    pub fn measures(&self) -> &Measures {
+        &self.measures
     }
 
     /// Cycles so far, and those among them that the program asked for.
@@ -177,7 +185,7 @@ impl Collector {
         let last_live = Bytes(self.pacer.live() as usize);
         self.marker.prepare(last_live);
         let background = lock(&self.background);
-        heap.finish_sweep(stats);
+        self.measures.swept_to_finish(heap.finish_sweep(stats));
         let swept = Instant::now();
         let stopped = world.stop();
         let stop = swept.elapsed();
@@ -204,6 +212,7 @@ impl Collector {
             }
         }
         heap.advance_generation(&stopped);
+        self.measures.sweep_due(heap.pages().in_use());
         self.pacer.end_cycle(self.cycle_end(heap, &marked));
         let number = self.cycles.load(Relaxed) + 1;
         self.cycles.store(number, Relaxed);
@@ -215,6 +224,8 @@ impl Collector {
         let pause = swept.elapsed();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.pauses.record(pause.as_nanos() as u64, unix.as_nanos() as u64);
+        let times = Times { sweep: swept - begin, stop, marked: ended - swept, pause };
+        self.measures.cycle(cause, &marked, times);
         let cpu = self.cpu_ns.fetch_add((marked.cpu + stop).as_nanos() as u64, Relaxed);
         if self.config.gc_trace {
             let since_start = self.started.elapsed();
@@ -271,12 +282,13 @@ impl Collector {
         let _held = lock(&self.background);
         let swept = heap.sweep_one(heap.stats().unattached());
         self.pacer.swept(swept);
+        self.measures.swept_in_background(swept.unwrap_or_default());
         swept.is_some()
     }
 
     /// Sweeps all that is left.
     pub fn finish_sweep(&self, heap: &SpanHeap, stats: Writer<'_>) {
-        heap.finish_sweep(stats);
+        self.measures.swept_to_finish(heap.finish_sweep(stats));
         self.pacer.swept(None);
     }
 }

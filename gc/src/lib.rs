@@ -5,6 +5,7 @@
 pub mod cycle;
 pub mod layout;
 pub mod mark;
+pub mod measures;
 pub mod pacer;
 pub mod scan;
 pub mod trace_log;
@@ -13,5 +14,6 @@ pub mod world;
 
 pub use cycle::{Cause, Collector, Config};
 pub use layout::{LayoutError, Layouts};
+pub use measures::{Measures, Timed, Totals};
 pub use scan::{Encoding, Shapes, TraceFn, Tracer, Visitor};
 pub use world::World;

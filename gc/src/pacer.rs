@@ -128,6 +128,11 @@ impl Pacer {
         self.change(|inputs| inputs.memory_limit = limit);
     }
 
+    /// The growth.
+    pub fn percent(&self) -> u32 {
+        lock(&self.inputs).percent
+    }
+
     /// The soft limit; 0: none.
     pub fn memory_limit(&self) -> Bytes {
         lock(&self.inputs).memory_limit
@@ -222,6 +227,7 @@ mod tests {
         assert_eq!(pacer.goal(), less_tables((10 << 20) + (11 << 20) / 2));
         pacer.set_percent(0);
         assert_eq!(pacer.goal(), u64::MAX);
+        assert_eq!(pacer.percent(), 0);
         pacer.set_percent(u32::MAX);
         assert!(pacer.goal() > 1 << 40);
     }

@@ -21,20 +21,21 @@
  *  - Memory handed out is zeroed, and aligned to 8 bytes, to 16 from 16 bytes up. (Two exceptions, both named
  *    where they arise: tiny objects, and registered layouts of exactly 24 bytes.)
  *  - A function that can fail returns a `besom_status`, or NULL for an object. On failure nothing has changed,
- *    and the `out` argument is not written.
+ *    and the `out` argument is not written. (One exception, named where it arises: the length of a metrics text.)
  *  - No function unwinds, exits or prints, except where it says that it aborts: a broken contract prints one
  *    line `besom: <what was wrong>, <the values>` on stderr and calls abort(). docs/messages.md lists each line
  *    with its cause and its cure. These checks are in release builds too; they lie off the fast paths.
  *  - A `besom_mutator *` belongs to the thread it is attached on. Functions that take one are called on that
  *    thread; those that take a `besom_heap *` may be called on any thread, attached or not, at any time between
- *    besom_heap_new and besom_heap_free.
+ *    besom_heap_new and besom_heap_free. What they do afterwards is undefined; the checked build (see the chapter on
+ *    debugging) aborts, `besom: <function>: heap is freed`.
  *  - A *safepoint* is where the collector may stop the calling thread and collect. Every function marked
  *    [safepoint] may be one. Across it, an object survives only if a root holds it: see the chapter on roots.
  *  - Sizes are in bytes unless the name says words; a word is 8 bytes. Durations are in nanoseconds.
  *  - A function marked INLINE is defined here and costs what its comment says. The rest are calls.
  *  - A process that forks must not use its heaps in the child, except to exec.
  *
- * Chapters: version, status, heap, threads, allocation, layouts, stores, roots, collection, statistics,
+ * Chapters: version, status, heap, threads, allocation, layouts, stores, roots, collection, statistics, metrics,
  * debugging. The last part, 'Inside the fast paths', is not for callers: it is what the inline functions need.
  */
 #ifndef BESOM_H
@@ -616,6 +617,83 @@ void besom_mem_stats_read(besom_mutator *m, besom_mem_stats *out);
  * [safepoint] */
 void besom_mem_stats_read_slow(besom_mutator *m, besom_mem_stats *counted, besom_mem_stats *walked);
 
+/* ==== Metrics ============================================================================================
+ *
+ * Statistics by name, for tools: each has a name, a unit, a kind and a sentence, and new ones come with new versions,
+ * so that a program that walks the list shows them all. docs/metrics.md lists what there is. Nothing is counted for a
+ * metric alone except what happens once a cycle or a stop: one that nobody reads costs nothing per allocation.
+ *
+ * All values are uint64_t, durations in nanoseconds. What is read in one call fits together:
+ *
+ *  - of one moment: committed, released and in-* of memory, allocs, frees, objects and the size histograms of heap, with
+ *    the inequalities of besom_stats. allocs:bytes is the sum of allocs-by-size, and allocs:objects the number of its
+ *    values and tiny/allocs together; likewise with frees;
+ *  - of one moment, a little later: cycles, cpu, pauses, phases, stops. cycles is the sum of its causes, and how many
+ *    values pauses and each phase have; the sum of pauses is that of the phases from stop to end; stops/delay has as
+ *    many values as gc/pauses and sched/pauses/other together. A cycle is in none of them until its stop is over;
+ *  - of one moment, between those: procs and threads;
+ *  - live, goal, tiny, metadata, footprint, limits, percent and sweep: each read for itself.
+ *
+ * A counter never goes back from one call to a later one, nor does the count of a bucket.
+ */
+
+typedef enum besom_metric_kind {
+    BESOM_METRIC_GAUGE = 0,    /* what is now */
+    BESOM_METRIC_COUNTER = 1,  /* what was so far */
+    BESOM_METRIC_HISTOGRAM = 2 /* values so far, counted in buckets */
+} besom_metric_kind;
+
+typedef struct besom_metric {
+    const char *name;        /* "besom/heap/live:bytes": a path, a colon, the unit; no two are the same */
+    const char *unit;        /* the part of it behind the colon: bytes, objects, nanoseconds, ... */
+    const char *description; /* one sentence, in English */
+    int kind;                /* BESOM_METRIC_* */
+    size_t buckets;          /* of a histogram; 0 of the others */
+} besom_metric;
+
+/* What one metric says. `counts` and `buckets` are set before each call; the rest need not be. */
+typedef struct besom_metric_value {
+    uint64_t number;        /* gauge, counter: the value. Histogram: how many values were recorded, the sum of counts */
+    uint64_t sum;           /* histogram: the sum of the values. Else 0 */
+    uint64_t *counts;       /* in: room for a histogram's counts, which are written there; or NULL, they are not */
+    size_t buckets;         /* in: for how many there is room. Out: how many the metric has, 0 unless a histogram */
+    const uint64_t *bounds; /* out: of a histogram buckets + 1 bounds, ascending, static storage: bucket i counts the values
+                             * from bounds[i] to below bounds[i + 1], the last one UINT64_MAX too. Else NULL */
+} besom_metric_value;
+
+/* How many metrics there are; *out is the list of them, in static storage, the same for every heap and at every call.
+ * heap and out may be NULL. */
+size_t besom_metrics(besom_heap *heap, const besom_metric **out);
+
+/* Reads one metric. Any thread. Costs as besom_stats_read, and a lock that a collecting thread may wait for after its
+ * stop, held while the values are copied; a histogram of durations is 4 KiB.
+ *   BESOM_ERR_INVALID     no metric has that name; heap, name or out is NULL
+ *   BESOM_ERR_LIMIT       out->counts is not NULL and out->buckets less than the metric's */
+besom_status besom_metric_read(besom_heap *heap, const char *name, besom_metric_value *out);
+
+/* Reads them all, in the list's order; of `values` the first besom_metrics() are written. Any thread. Costs as
+ * besom_metric_read, and the copying of what is asked for.
+ *   BESOM_ERR_INVALID     heap or values is NULL
+ *   BESOM_ERR_LIMIT       n is less than besom_metrics(); a value has counts, but too few for its histogram */
+besom_status besom_metrics_read(besom_heap *heap, besom_metric_value *values, size_t n);
+
+/* Writes them all as text, with a NUL behind it: in Prometheus' text format, version 0.0.4, or as a JSON object with a
+ * member for each name. Prometheus has its own names (besom_heap_live_bytes; counters end in _total) and durations in
+ * seconds. *length is the length of the text, without the NUL. Any thread. Costs some 100 us, and memory of the
+ * library's own for the time. To write a text of any length:
+ *
+ *     char *text = NULL;
+ *     size_t n = 0;
+ *     besom_status status;
+ *     while ((status = besom_metrics_prometheus(heap, text, n, &n)) == BESOM_ERR_LIMIT) text = (char *)realloc(text, n);
+ *
+ *   BESOM_ERR_INVALID     heap or length is NULL; buffer is NULL and room is not 0
+ *   BESOM_ERR_LIMIT       the text and its NUL take more than `room` bytes: *length is the room that they take now, and
+ *                         buffer is as it was
+ *   BESOM_ERR_NO_MEMORY   the system refused */
+besom_status besom_metrics_prometheus(besom_heap *heap, char *buffer, size_t room, size_t *length);
+besom_status besom_metrics_json(besom_heap *heap, char *buffer, size_t room, size_t *length);
+
 /* ==== Debugging ==========================================================================================
  *
  * besom_options_init reads these variables, in release builds too. Sizes take k, m or g (KiB, MiB, GiB).
@@ -632,6 +710,11 @@ void besom_mem_stats_read_slow(besom_mutator *m, besom_mem_stats *counted, besom
  * which prints a line that begins with
  *   besom: verify: ...    a check of the heap's structures, or of marking against a second marking, failed
  *   besom: zombie: ...    the sweeper found a marked slot that was never allocated: a stray or stale pointer
+ *
+ * The checked build is the library with its debug assertions (make lib CHECKED=1, in target/checked): slower, and it
+ * keeps a few KiB of each heap that was freed, so that every function that takes a heap tells a freed one:
+ *   besom: <function>: heap is freed
+ *   besom: <function>: 0x<address> is no heap
  */
 
 /* ==== Inside the fast paths ==============================================================================

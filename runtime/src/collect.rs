@@ -6,16 +6,24 @@ use crate::scheduler::Seat;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
 use besom_gc::{Cause, Tracer, Visitor, World};
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
-/// The world, as a mutator that collects stops it.
+/// The world, as a mutator stops it: to collect, or to look at it.
 struct HeapWorld<'h> {
     heap: &'h Heap,
     seat: Seat,
+    /// Of a stop that is no cycle's, which the collector measures: its request, and how long the stop was in coming.
+    looks: Option<Cell<(Instant, Duration)>>,
 }
 
 impl World for HeapWorld<'_> {
     fn stop(&self) -> Stopped<'_> {
+        let asked = Instant::now();
         self.heap.scheduler.stop(self.heap, self.seat);
+        if let Some(times) = &self.looks {
+            times.set((asked, asked.elapsed()));
+        }
         // SAFETY: the entry is the calling thread's.
         unsafe { Mutator::set_state(self.heap.mutator(self.seat), COLLECTING) };
         // SAFETY: the scheduler has parked every mutator, and keeps the others from starting.
@@ -26,6 +34,9 @@ impl World for HeapWorld<'_> {
         // SAFETY: as in `stop`.
         unsafe { Mutator::set_state(self.heap.mutator(self.seat), ATTACHED) };
         self.heap.scheduler.resume(self.heap, self.seat);
+        if let Some((asked, delay)) = self.looks.as_ref().map(Cell::get) {
+            self.heap.collector.measures().other_stop(delay, asked.elapsed());
+        }
     }
 
     fn flush_caches(&self, _: &Stopped<'_>) {
@@ -130,7 +141,7 @@ impl Heap {
     /// Runs a cycle, which the caller has begun, and ends it.
     fn collect_as(&self, seat: Seat, cause: Cause) {
         let stats = self.spans.stats().unattached();
-        self.collector.cycle(&self.spans, &HeapWorld { heap: self, seat }, cause, stats);
+        self.collector.cycle(&self.spans, &HeapWorld { heap: self, seat, looks: None }, cause, stats);
         let limit = self.collector.pacer().memory_limit().0;
         let over = limit != 0 && self.spans.pages().footprint().0 > limit;
         if over || matches!(cause, Cause::Forced | Cause::Limit) {
@@ -190,7 +201,8 @@ impl Heap {
         let seat = unsafe { Seat((*m).seat) };
         while !self.scheduler.begin_collection(seat) {}
         before();
-        let world = HeapWorld { heap: self, seat };
+        let looks = Some(Cell::new((Instant::now(), Duration::ZERO)));
+        let world = HeapWorld { heap: self, seat, looks };
         let stopped = world.stop();
         world.flush_caches(&stopped);
         let result = f(&stopped);

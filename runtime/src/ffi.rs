@@ -2,6 +2,7 @@
 
 use crate::heap::Heap;
 use crate::mutator::Mutator;
+use crate::quarantine;
 use crate::status::{Error, Result};
 use std::ffi::c_int;
 
@@ -40,6 +41,7 @@ macro_rules! entry {
 
 mod alloc;
 mod heap;
+mod metrics;
 mod roots;
 mod stores;
 mod threads;
@@ -67,9 +69,17 @@ unsafe fn heap_of<'h>(m: *mut Mutator, function: &str) -> &'h Heap {
     }
 }
 
+/// The heap, unless there is none. The checked build aborts in the name of `function` if it is freed.
+///
 /// # Safety
 /// `heap` must be null or a heap that is not freed.
-unsafe fn heap<'h>(heap: *mut Heap) -> Result<&'h Heap> {
+unsafe fn heap<'h>(heap: *mut Heap, function: &str) -> Result<&'h Heap> {
+    if heap.is_null() {
+        return Err(Error::Invalid);
+    }
     // SAFETY: the caller's promise.
-    unsafe { heap.as_ref() }.ok_or(Error::Invalid)
+    unsafe {
+        quarantine::check(heap, function);
+        Ok(&*heap)
+    }
 }

@@ -6,6 +6,8 @@ use crate::mcache::{Context, P, PCache};
 use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator, NativeStack};
 use crate::options::Options;
 use crate::p_set::PSet;
+#[cfg(debug_assertions)]
+use crate::quarantine::Life;
 use crate::roots::Roots;
 use crate::scheduler::{House, PId, Refused, Scheduler, Seat};
 use crate::status::{Error, Result};
@@ -49,6 +51,9 @@ pub struct Heap {
     /// Seats from here on were never taken.
     seats_used: AtomicU32,
     pub(crate) ps: PSet<P>,
+    /// Whether it is freed, in the checked build.
+    #[cfg(debug_assertions)]
+    pub(crate) life: Life,
     _stays: PhantomPinned,
 }
 
@@ -98,6 +103,8 @@ impl Heap {
             snapshots: Mutex::new(Vec::new()),
             seats_used: AtomicU32::new(0),
             ps: PSet::new(MUTATORS_MOST)?,
+            #[cfg(debug_assertions)]
+            life: Life::new(),
             _stays: PhantomPinned,
         };
         heap.spans.system().other.add(size_of::<Heap>() as i64);

@@ -50,6 +50,21 @@ pub trait House {
     fn destroy_p(&self, p: PId);
 }
 
+/// How many there are of what, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// Ps.
+    pub ps: usize,
+    /// The limit last set; 0: a P for each attached thread.
+    pub limit: usize,
+    /// Attached threads.
+    pub attached: usize,
+    /// Those that run.
+    pub running: usize,
+    /// Those that wait for a P.
+    pub waiting: usize,
+}
+
 /// Why a thread was not seated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -216,6 +231,13 @@ impl Scheduler {
     /// Threads that are attached.
     pub fn attached(&self) -> usize {
         lock(&self.inner).attached
+    }
+
+    /// How many there are of what.
+    pub fn census(&self) -> Census {
+        let inner = lock(&self.inner);
+        let Inner { total, limit, attached, running, .. } = *inner;
+        Census { ps: total, limit, attached, running, waiting: inner.queue.len() }
     }
 
     /// Calls `f` with the set of Ps pinned: none comes or goes meanwhile.

@@ -18,27 +18,51 @@ pub const SUB_BUCKETS: usize = 1 << SUB_BUCKET_BITS;
 /// Buckets that cover all of `u64`: the exact ones, and [`SUB_BUCKETS`] for each power of two above them.
 pub const BUCKETS: usize = SUB_BUCKETS * (1 + (u64::BITS - SUB_BUCKET_BITS) as usize);
 
-/// Counts of durations in nanoseconds.
+/// Where each bucket begins, and where the last one ends: bucket i holds the values in `BOUNDS[i]..BOUNDS[i + 1]`, the
+/// last one `u64::MAX` too.
+pub static BOUNDS: [u64; BUCKETS + 1] = {
+    let mut bounds = [u64::MAX; BUCKETS + 1];
+    let mut bucket = 0;
+    while bucket < BUCKETS {
+        bounds[bucket] = low(bucket);
+        bucket += 1;
+    }
+    bounds
+};
+
+/// Counts of durations in nanoseconds. All zero bits are an empty one.
 ///
-/// `count() == sum of the buckets`; value v is in bucket i if and only if `bounds(i).contains(&v)`.
+/// `count() == sum of the buckets`; value v is in bucket i if and only if `bounds(i).contains(&v)`. `sum` wraps.
 pub struct Histogram {
     counts: [AtomicU64; BUCKETS],
+    sum: AtomicU64,
 }
 
 impl Histogram {
     /// An empty histogram.
     pub const fn new() -> Self {
-        Self { counts: [const { AtomicU64::new(0) }; BUCKETS] }
+        Self { counts: [const { AtomicU64::new(0) }; BUCKETS], sum: AtomicU64::new(0) }
     }
 
     /// Counts one duration.
     pub fn record(&self, ns: u64) {
         self.counts[index(ns)].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(ns, Ordering::Relaxed);
     }
 
     /// How many durations were recorded.
     pub fn count(&self) -> u64 {
-        self.counts.iter().map(|c| c.load(Ordering::Relaxed)).sum()
+        self.counts().sum()
+    }
+
+    /// Their sum; while others record, read for itself.
+    pub fn sum(&self) -> u64 {
+        self.sum.load(Ordering::Relaxed)
+    }
+
+    /// The count of each bucket, in ascending order.
+    pub fn counts(&self) -> impl Iterator<Item = u64> + '_ {
+        self.counts.iter().map(|c| c.load(Ordering::Relaxed))
     }
 
     /// A duration that `percent` % of the recorded ones (at least one) do not exceed: the upper bound of the
@@ -62,13 +86,8 @@ impl Histogram {
 
     /// The values of bucket `bucket`, which is below [`BUCKETS`].
     pub fn bounds(bucket: usize) -> RangeInclusive<u64> {
-        let (power, sub) = (bucket / SUB_BUCKETS, (bucket % SUB_BUCKETS) as u64);
-        if power == 0 {
-            return sub..=sub;
-        }
-        let shift = power - 1;
-        let low = (SUB_BUCKETS as u64 + sub) << shift;
-        low..=low + ((1 << shift) - 1)
+        let end = BOUNDS[bucket + 1];
+        BOUNDS[bucket]..=if bucket + 1 == BUCKETS { end } else { end - 1 }
     }
 
     /// The buckets that are not empty, in ascending order, with their bounds.
@@ -84,6 +103,12 @@ impl Default for Histogram {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The least value of a bucket.
+const fn low(bucket: usize) -> u64 {
+    let (power, sub) = (bucket / SUB_BUCKETS, (bucket % SUB_BUCKETS) as u64);
+    if power == 0 { sub } else { (SUB_BUCKETS as u64 + sub) << (power - 1) }
 }
 
 /// The bucket of a value.
@@ -105,14 +130,16 @@ mod tests {
     #[test]
     fn buckets_cover_u64_without_gap_or_overlap() {
         let mut next = 0u128;
-        for i in 0..BUCKETS {
+        for (i, low) in BOUNDS[..BUCKETS].iter().enumerate() {
             let bounds = Histogram::bounds(i);
             assert_eq!(u128::from(*bounds.start()), next, "bucket {i}");
             assert!(bounds.end() >= bounds.start());
+            assert_eq!(low, bounds.start());
             assert_eq!((index(*bounds.start()), index(*bounds.end())), (i, i));
             next = u128::from(*bounds.end()) + 1;
         }
         assert_eq!(next, 1 << 64);
+        assert_eq!(BOUNDS[BUCKETS], u64::MAX);
     }
 
     #[test]
@@ -144,6 +171,8 @@ mod tests {
             values.sort_unstable();
             let n = values.len();
             prop_assert_eq!(h.count(), n as u64);
+            prop_assert_eq!(h.sum(), values.iter().fold(0u64, |sum, v| sum.wrapping_add(*v)));
+            prop_assert_eq!(h.counts().sum::<u64>(), n as u64);
             let rank = ((n as f64 * percent / 100.0).ceil() as usize).clamp(1, n);
             let (exact, got) = (values[rank - 1], h.percentile(percent));
             prop_assert!(got >= exact && got - exact <= exact / SUB_BUCKETS as u64, "{} for {}", got, exact);

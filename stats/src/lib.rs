@@ -12,7 +12,7 @@ mod system;
 pub use consistent::{ConsistentHeapStats, StatsGuard, StatsSeq, Writer};
 pub use delta::{HeapStatsDelta, SIZE_CLASSES};
 pub use fatal::{fatal, print_line};
-pub use histogram::{BUCKETS, Histogram, SUB_BUCKETS};
+pub use histogram::{BOUNDS, BUCKETS, Histogram, SUB_BUCKETS};
 pub use mem_stats::{Beside, Difference, MemStats, SizeCount};
 pub use pause_log::{PAUSES, Pause, PauseLog};
 pub use system::{SysMemStat, SystemBytes, SystemStats};

@@ -52,6 +52,7 @@ void *__wrap_mmap64(void *address, size_t length, int protection, int flags, int
 #endif
 
 static void *global_root;
+static char text[1 << 17];
 
 static besom_handle *held_handle(besom_mutator *m, void *object)
 {
@@ -95,6 +96,7 @@ static int run(void)
     const uint32_t at = 8;
     pthread_t thread;
     void **kept = NULL;
+    size_t length;
     int i, refused = 0;
     besom_options_init(&o);
     o.scan_native_stacks = 0;
@@ -144,6 +146,8 @@ static int run(void)
         besom_stats_read(heap, &stats);
         CHECK(stats.free_count <= stats.alloc_count);
         twins(m);
+        ACCEPT(besom_metrics_prometheus(heap, text, sizeof text, &length));
+        ACCEPT(besom_metrics_json(heap, text, sizeof text, &length));
         BESOM_FRAME_END(m);
     }
     CHECK_OK(besom_detach(m));

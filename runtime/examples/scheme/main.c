@@ -14,6 +14,7 @@ static const char prelude[] =
 
 char **scheme_arguments;
 static bool print_stats;
+static const char *metrics_file;
 
 static void stats(void) {
     besom_stats s; besom_stats_read(heap, &s);
@@ -26,13 +27,21 @@ static void stats(void) {
     UNSIGNED(peak_footprint)
 }
 
+/* Writes all metrics, in JSON or in Prometheus' text; false, and a line on stderr, if it cannot. */
+static bool metrics(void) {
+    char *text = NULL; size_t n = 0, length = strlen(metrics_file); besom_status status;
+    bool json = length > 5 && !strcmp(metrics_file + length - 5, ".json");
+    while ((status = (json ? besom_metrics_json : besom_metrics_prometheus)(heap, text, n, &n)) == BESOM_ERR_LIMIT && (text = realloc(text, n))) {}
+    FILE *f = status == BESOM_OK ? fopen(metrics_file, "w") : NULL;
+    if (f && fwrite(text, 1, n, f) == n && !fclose(f)) return true;
+    return fprintf(stderr, "scheme: cannot write %s: %s\n", metrics_file, strerror(errno)), false;
+}
+
 _Noreturn void scheme_exit(vm *v, int status) {
     extern int output_error;
     ports_flush_all(v);
-    if (output_error) {
-        fprintf(stderr, "scheme: cannot write: %s\n", strerror(output_error));
-        if (status == 0) status = 74;
-    }
+    if (output_error) fprintf(stderr, "scheme: cannot write: %s\n", strerror(output_error)), status += status == 0 ? 74 : 0;
+    if (metrics_file && !metrics() && status == 0) status = 74;
     if (print_stats) stats();
     exit(status); /* other threads may be attached, so the heap ends with the process */
 }
@@ -96,11 +105,12 @@ static const char help[] =
     "  -i                   go on with the terminal after the file or the expressions\n"
     "  --heap-limit N[kmg]  at most N bytes of heap; beyond it the program gets the error 'out of memory'\n"
     "  --gc-stats           print the collector's statistics at exit\n"
+    "  --metrics FILE       write its metrics at exit: as JSON if FILE ends in .json, else as Prometheus' text\n"
     "  --help, --version\n"
     "The collector also reads BESOM_* from the environment.\n";
 
 int main(int argc, char **argv) {
-    const char *expressions[64]; int expression_count = 0, i = 1; bool interactive = false, ok = true;
+    const char *value, *expressions[64]; int expression_count = 0, i = 1; bool interactive = false, ok = true;
     besom_options options; setlocale(LC_CTYPE, "C.UTF-8"); besom_options_init(&options);
     for (; i < argc && argv[i][0] == '-' && argv[i][1]; i++) {
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return fputs(help, stdout), 0;
@@ -108,8 +118,9 @@ int main(int argc, char **argv) {
         if (!strcmp(argv[i], "--gc-stats")) print_stats = true;
         else if (!strcmp(argv[i], "-i")) interactive = true;
         else if (!strcmp(argv[i], "-e") && i + 1 < argc && expression_count < 64) expressions[expression_count++] = argv[++i];
-        else if (!strcmp(argv[i], "--heap-limit") && i + 1 < argc) options.heap_limit = size_of(argv[++i]);
-        else if (!strncmp(argv[i], "--heap-limit=", 13)) options.heap_limit = size_of(argv[i] + 13);
+#define VALUE(name) (!strcmp(argv[i], name) && i + 1 < argc ? argv[++i] : !strncmp(argv[i], name "=", sizeof name) ? argv[i] + sizeof name : NULL)
+        else if ((value = VALUE("--heap-limit"))) options.heap_limit = size_of(value);
+        else if ((value = VALUE("--metrics"))) metrics_file = value;
         else return fprintf(stderr, "scheme: unknown option '%s'\n%s", argv[i], help), 64;
     }
     options.encoding = (besom_encoding){.mask = 1, .tag = 1, .address = ~(uint64_t)7}; /* odd words are pointers, tagged below bit 3 */

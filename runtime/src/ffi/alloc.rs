@@ -79,7 +79,7 @@ pub unsafe extern "C" fn besom_layout_register(
 ) -> Status {
     let register = || -> Result<()> {
         // SAFETY: the caller's promise.
-        let heap = unsafe { heap(h) }?;
+        let heap = unsafe { heap(h, "besom_layout_register") }?;
         if out.is_null() || (offsets.is_null() && n != 0) {
             return Err(Error::Invalid);
         }
@@ -110,7 +110,7 @@ impl From<LayoutError> for Error {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn besom_size(h: *mut Heap, object: *const c_void) -> usize {
     // SAFETY: the caller's promise.
-    unsafe { heap(h) }.map_or(0, |heap| heap.size(object.addr()))
+    unsafe { heap(h, "besom_size") }.map_or(0, |heap| heap.size(object.addr()))
 }
 
 /// `besom_base`.
@@ -120,6 +120,6 @@ pub unsafe extern "C" fn besom_size(h: *mut Heap, object: *const c_void) -> usiz
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn besom_base(h: *mut Heap, interior: *const c_void) -> *mut c_void {
     // SAFETY: the caller's promise.
-    let base = unsafe { heap(h) }.ok().and_then(|heap| heap.base(interior.addr()));
+    let base = unsafe { heap(h, "besom_base") }.ok().and_then(|heap| heap.base(interior.addr()));
     base.map_or(std::ptr::null_mut(), |p| p.cast())
 }

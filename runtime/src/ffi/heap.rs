@@ -4,6 +4,7 @@ use super::{Status, heap, heap_of, status};
 use crate::heap::Heap;
 use crate::mutator::Mutator;
 use crate::options::Options;
+use crate::quarantine;
 use crate::statistics::Stats;
 use crate::status::Error;
 use besom_alloc_core::units::Bytes;
@@ -77,12 +78,12 @@ pub unsafe extern "C" fn besom_heap_new(options: *const Options, out: *mut *mut 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn besom_heap_free(h: *mut Heap) -> Status {
     // SAFETY: the caller's promise.
-    let Ok(heap) = (unsafe { heap(h) }) else { return 0 };
+    let Ok(heap) = (unsafe { heap(h, "besom_heap_free") }) else { return 0 };
     if heap.scheduler.attached() != 0 {
         return Error::State as Status;
     }
-    // SAFETY: made by `besom_heap_new`.
-    drop(unsafe { Box::from_raw(h) });
+    // SAFETY: made by `besom_heap_new`, and nobody is attached.
+    unsafe { quarantine::free(h) };
     0
 }
 
@@ -93,7 +94,7 @@ pub unsafe extern "C" fn besom_heap_free(h: *mut Heap) -> Status {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn besom_procs_set(h: *mut Heap, n: c_uint) -> Status {
     // SAFETY: the caller's promise.
-    status(unsafe { heap(h) }.and_then(|heap| heap.set_procs(n)))
+    status(unsafe { heap(h, "besom_procs_set") }.and_then(|heap| heap.set_procs(n)))
 }
 
 /// `besom_procs`.
@@ -103,7 +104,7 @@ pub unsafe extern "C" fn besom_procs_set(h: *mut Heap, n: c_uint) -> Status {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn besom_procs(h: *mut Heap) -> c_uint {
     // SAFETY: the caller's promise.
-    unsafe { heap(h) }.map_or(0, |heap| heap.scheduler.limit() as c_uint)
+    unsafe { heap(h, "besom_procs") }.map_or(0, |heap| heap.scheduler.limit() as c_uint)
 }
 
 /// `besom_gc_percent_set`.
@@ -113,7 +114,7 @@ pub unsafe extern "C" fn besom_procs(h: *mut Heap) -> c_uint {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn besom_gc_percent_set(h: *mut Heap, percent: c_uint) {
     // SAFETY: the caller's promise.
-    if let Ok(heap) = unsafe { heap(h) } {
+    if let Ok(heap) = unsafe { heap(h, "besom_gc_percent_set") } {
         heap.collector.pacer().set_percent(percent);
     }
 }
@@ -125,7 +126,7 @@ pub unsafe extern "C" fn besom_gc_percent_set(h: *mut Heap, percent: c_uint) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn besom_memory_limit_set(h: *mut Heap, bytes: usize) {
     // SAFETY: the caller's promise.
-    if let Ok(heap) = unsafe { heap(h) } {
+    if let Ok(heap) = unsafe { heap(h, "besom_memory_limit_set") } {
         heap.set_memory_limit(Bytes(bytes));
     }
 }
@@ -137,7 +138,7 @@ pub unsafe extern "C" fn besom_memory_limit_set(h: *mut Heap, bytes: usize) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn besom_release_memory(h: *mut Heap) -> usize {
     // SAFETY: the caller's promise.
-    unsafe { heap(h) }.map_or(0, |heap| heap.release_memory().0)
+    unsafe { heap(h, "besom_release_memory") }.map_or(0, |heap| heap.release_memory().0)
 }
 
 /// `besom_stats_read`.
@@ -148,7 +149,7 @@ pub unsafe extern "C" fn besom_release_memory(h: *mut Heap) -> usize {
 pub unsafe extern "C" fn besom_stats_read(h: *mut Heap, out: *mut Stats) {
     // SAFETY: the caller's promise.
     unsafe {
-        if let Ok(heap) = heap(h) {
+        if let Ok(heap) = heap(h, "besom_stats_read") {
             out.write(heap.stats());
         }
     }

@@ -52,7 +52,7 @@ pub unsafe extern "C" fn besom_roots_add(
     number: c_int,
 ) -> Status {
     // SAFETY: the caller's promise.
-    status(unsafe { heap(h) }.and_then(|heap| {
+    status(unsafe { heap(h, "besom_roots_add") }.and_then(|heap| {
         let kind = kind(number).ok_or(Error::Invalid)?;
         // SAFETY: the caller's promise.
         unsafe { heap.roots.add(start.expose_provenance(), words, kind, &heap.spans.system().other) }
@@ -66,7 +66,10 @@ pub unsafe extern "C" fn besom_roots_add(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn besom_roots_remove(h: *mut Heap, start: *mut c_void) -> Status {
     // SAFETY: the caller's promise.
-    status(unsafe { heap(h) }.and_then(|heap| heap.roots.remove(start.addr(), &heap.spans.system().other)))
+    status(
+        unsafe { heap(h, "besom_roots_remove") }
+            .and_then(|heap| heap.roots.remove(start.addr(), &heap.spans.system().other)),
+    )
 }
 
 /// `besom_stack_set`.
@@ -156,7 +159,7 @@ pub unsafe extern "C" fn besom_handle_set(m: *mut Mutator, handle: *mut Handle, 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn besom_handle_free(h: *mut Heap, handle: *mut Handle) {
     // SAFETY: the caller's promise.
-    if let Ok(heap) = unsafe { heap(h) }
+    if let Ok(heap) = unsafe { heap(h, "besom_handle_free") }
         && !handle.is_null()
     {
         heap.handles.remove(handle.addr());

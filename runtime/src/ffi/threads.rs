@@ -18,7 +18,7 @@ pub unsafe extern "C" fn besom_attach(h: *mut Heap, out: *mut *mut Mutator) -> S
         return Error::Invalid as Status;
     }
     // SAFETY: the caller's promise.
-    match unsafe { heap(h) }.and_then(Heap::attach_raw) {
+    match unsafe { heap(h, "besom_attach") }.and_then(Heap::attach_raw) {
         Ok(m) => {
             // SAFETY: the caller's promise.
             unsafe { out.write(m) };

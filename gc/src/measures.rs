@@ -1,0 +1,284 @@
+//! What the collector measures of itself: counts and durations, one record for each cycle and each other stop.
+//!
+//! A record is taken down under a lock once the world goes on. So a reader sees all of a cycle or nothing of it, and no
+//! stop waits for a reader.
+
+use crate::cycle::Cause;
+use crate::mark::Marked;
+use besom_alloc_core::heap_tables::ZeroedTable;
+use besom_alloc_core::os::OutOfMemory;
+use besom_alloc_core::units::Pages;
+use besom_stats::Histogram;
+use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::{Mutex, lock};
+use std::time::Duration;
+
+/// Causes of cycles, each with a counter of its own.
+pub const CAUSES: usize = 4;
+
+/// Durations of which there is a histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timed {
+    /// The stop of a cycle, from the request until the world goes on.
+    Pause,
+    /// Any other stop, likewise.
+    OtherPause,
+    /// From the request of any stop until the world is stopped.
+    Delay,
+    /// Before a cycle's stop: finishing the last sweep, beside the program.
+    FinishSweep,
+    /// Of a cycle's stop: from the request until the world is stopped.
+    Stop,
+    /// From there until roots are scanned: caches are given back.
+    Flush,
+    /// Scanning roots.
+    Roots,
+    /// From there to the end of marking.
+    Mark,
+    /// From there until the world goes on.
+    End,
+}
+
+/// Values of [`Timed`].
+const TIMED: usize = Timed::End as usize + 1;
+
+/// When what happened in a cycle, on the clock of its thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// What finishing the last sweep took, before the stop was asked for.
+    pub sweep: Duration,
+    /// From the request of the stop until the world was stopped.
+    pub stop: Duration,
+    /// From the request to the end of marking.
+    pub marked: Duration,
+    /// From the request until the world went on.
+    pub pause: Duration,
+}
+
+/// Sums over all cycles that are taken down, and what the last of them found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Cycles, by [`Cause`].
+    pub cycles: [u64; CAUSES],
+    /// Time of the marking threads in sum, in nanoseconds.
+    pub mark_ns: u64,
+    /// Time of collecting threads in the stop, beside marking, waiting for it included.
+    pub stop_ns: u64,
+    /// Time of collecting threads for finishing the last sweep.
+    pub sweep_ns: u64,
+    /// Bytes of roots that the last cycle looked at.
+    pub roots: u64,
+}
+
+impl Totals {
+    /// All cycles.
+    pub fn all_cycles(&self) -> u64 {
+        self.cycles.iter().sum()
+    }
+
+    /// All time of collecting threads.
+    pub fn all_ns(&self) -> u64 {
+        self.mark_ns + self.stop_ns + self.sweep_ns
+    }
+}
+
+/// The record of one heap. While nobody holds `totals`, with `sum` over a histogram's values and `count` of them:
+///
+/// - `count(Pause) == count of each phase == totals.all_cycles()`
+/// - `sum(Pause) == sum(Stop) + sum(Flush) + sum(Roots) + sum(Mark) + sum(End)`
+/// - `count(Delay) == count(Pause) + count(OtherPause)`
+pub struct Measures {
+    /// Held while a record is taken down, and while the histograms are read. Nobody stops while holding it.
+    totals: Mutex<Totals>,
+    histograms: ZeroedTable<Histogram>,
+    pages_due: AtomicU64,
+    pages_in_background: AtomicU64,
+    pages_finished: AtomicU64,
+}
+
+/// The record, held still.
+pub struct View<'a> {
+    /// The sums.
+    pub totals: &'a Totals,
+    histograms: &'a ZeroedTable<Histogram>,
+}
+
+impl View<'_> {
+    /// The durations of one sort.
+    pub fn durations(&self, timed: Timed) -> &Histogram {
+        self.histograms.get(timed as usize)
+    }
+}
+
+impl Measures {
+    /// A record in which nothing has happened.
+    pub fn new() -> Result<Measures, OutOfMemory> {
+        Ok(Measures {
+            totals: Mutex::new(Totals::default()),
+            histograms: ZeroedTable::new(TIMED)?,
+            pages_due: AtomicU64::new(0),
+            pages_in_background: AtomicU64::new(0),
+            pages_finished: AtomicU64::new(0),
+        })
+    }
+
+    /// Takes a cycle down, after its stop.
+    pub fn cycle(&self, cause: Cause, marked: &Marked, times: Times) {
+        let Times { sweep, stop, marked: ended, pause } = times;
+        let marking = marked.root_time + marked.drain_time;
+        let flush = ended.saturating_sub(stop + marking);
+        let end = pause.saturating_sub(ended);
+        let mut totals = lock(&self.totals);
+        totals.cycles[cause as usize] += 1;
+        totals.mark_ns += ns(marked.cpu);
+        totals.stop_ns += ns(stop + flush + end);
+        totals.sweep_ns += ns(sweep);
+        totals.roots = marked.roots.0 as u64;
+        for (timed, duration) in [
+            (Timed::Pause, stop + flush + marking + end),
+            (Timed::Delay, stop),
+            (Timed::FinishSweep, sweep),
+            (Timed::Stop, stop),
+            (Timed::Flush, flush),
+            (Timed::Roots, marked.root_time),
+            (Timed::Mark, marked.drain_time),
+            (Timed::End, end),
+        ] {
+            self.record(timed, duration);
+        }
+    }
+
+    /// Takes a stop down that was no cycle's, after it: how long it was in coming, and in all.
+    pub fn other_stop(&self, delay: Duration, pause: Duration) {
+        let _totals = lock(&self.totals);
+        self.record(Timed::Delay, delay);
+        self.record(Timed::OtherPause, pause);
+    }
+
+    fn record(&self, timed: Timed, duration: Duration) {
+        self.histograms.get(timed as usize).record(ns(duration));
+    }
+
+    /// Shows the record, held still meanwhile: who collects waits for it after its stop, so be short.
+    pub fn read<R>(&self, f: impl FnOnce(View<'_>) -> R) -> R {
+        let totals = lock(&self.totals);
+        f(View { totals: &totals, histograms: &self.histograms })
+    }
+
+    /// A cycle left so many pages to be swept.
+    pub fn sweep_due(&self, pages: Pages) {
+        self.pages_due.fetch_add(pages.0 as u64, Relaxed);
+    }
+
+    /// The background sweeper swept so many.
+    pub fn swept_in_background(&self, pages: Pages) {
+        self.pages_in_background.fetch_add(pages.0 as u64, Relaxed);
+    }
+
+    /// So many were swept because all had to be.
+    pub fn swept_to_finish(&self, pages: Pages) {
+        self.pages_finished.fetch_add(pages.0 as u64, Relaxed);
+    }
+
+    /// Pages that cycles left to be swept, ever.
+    pub fn pages_due(&self) -> u64 {
+        self.pages_due.load(Relaxed)
+    }
+
+    /// Pages that the background sweeper swept, ever.
+    pub fn pages_in_background(&self) -> u64 {
+        self.pages_in_background.load(Relaxed)
+    }
+
+    /// Pages that were swept because all had to be, ever.
+    pub fn pages_finished(&self) -> u64 {
+        self.pages_finished.load(Relaxed)
+    }
+}
+
+fn ns(duration: Duration) -> u64 {
+    duration.as_nanos() as u64
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use besom_alloc_core::units::Bytes;
+
+    const PHASES: [Timed; 6] =
+        [Timed::FinishSweep, Timed::Stop, Timed::Flush, Timed::Roots, Timed::Mark, Timed::End];
+
+    /// The equations on [`Measures`].
+    fn check(view: &View<'_>) {
+        let cycles = view.totals.all_cycles();
+        let count = |timed| view.durations(timed).count();
+        let sum = |timed| view.durations(timed).sum();
+        for timed in PHASES.into_iter().chain([Timed::Pause]) {
+            assert_eq!(count(timed), cycles, "{timed:?}");
+        }
+        assert_eq!(sum(Timed::Pause), PHASES[1..].iter().map(|&timed| sum(timed)).sum::<u64>());
+        assert_eq!(count(Timed::Delay), cycles + count(Timed::OtherPause));
+    }
+
+    #[test]
+    fn a_cycle_is_taken_apart_into_its_phases() {
+        let measures = Measures::new().expect("memory");
+        let t = Duration::from_nanos;
+        let marked = Marked {
+            roots: Bytes(800),
+            root_time: t(30),
+            drain_time: t(500),
+            cpu: t(900),
+            ..Marked::default()
+        };
+        let times = Times { sweep: t(7), stop: t(100), marked: t(650), pause: t(1000) };
+        measures.cycle(Cause::Forced, &marked, times);
+        measures.cycle(Cause::Limit, &marked, times);
+        measures.other_stop(t(4), t(11));
+        measures.read(|view| {
+            check(&view);
+            let (pace, forced, every, limit) = (0, 1, 0, 1);
+            let totals = Totals {
+                cycles: [pace, forced, every, limit],
+                mark_ns: 1800,
+                stop_ns: 2 * (100 + 20 + 350),
+                sweep_ns: 14,
+                roots: 800,
+            };
+            assert_eq!(*view.totals, totals);
+            assert_eq!(totals.all_ns(), 1800 + 940 + 14);
+            let sums = PHASES.map(|timed| view.durations(timed).sum() / 2);
+            assert_eq!(sums, [7, 100, 20, 30, 500, 350]);
+            assert_eq!(view.durations(Timed::Delay).sum(), 204);
+            assert_eq!(view.durations(Timed::OtherPause).sum(), 11);
+        });
+    }
+
+    #[test]
+    fn a_reader_sees_all_of_a_record_or_nothing() {
+        let measures = Measures::new().expect("memory");
+        std::thread::scope(|scope| {
+            for thread in 0..2u64 {
+                let measures = &measures;
+                scope.spawn(move || {
+                    for i in 0..20_000u64 {
+                        let t = |n| Duration::from_nanos(n);
+                        let marked = Marked { root_time: t(i), drain_time: t(3 * i), ..Marked::default() };
+                        let times = Times { sweep: t(i), stop: t(i), marked: t(6 * i), pause: t(9 * i) };
+                        measures.cycle(Cause::Pace, &marked, times);
+                        if i % 3 == thread {
+                            measures.other_stop(t(i), t(2 * i));
+                        }
+                    }
+                });
+            }
+            let mut seen = 0;
+            while seen < 40_000 {
+                seen = measures.read(|view| {
+                    check(&view);
+                    view.totals.all_cycles()
+                });
+            }
+        });
+    }
+}

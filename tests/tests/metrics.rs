@@ -1,0 +1,623 @@
+//! Metrics: the two texts say what the batch says, each batch is consistent while threads work, the book's table is the
+//! registry's, and the checked build tells a freed heap.
+
+use besom::metrics::export::prometheus_name;
+use besom::metrics::{HistogramValue, METRICS, MetricKind, MetricValue, Metrics};
+use besom::{Heap, Kind, Options};
+use besom_stats::sync::raw::{AtomicBool, Ordering::*};
+use besom_tests::process::abort_on_panic;
+use besom_tests::rng::Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+fn precise() -> Options {
+    Options { scan_native_stacks: 0, ..Options::default() }
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    METRICS.iter().map(|metric| metric.name().to_str().expect("text"))
+}
+
+fn number(metrics: &Metrics, name: &str) -> u64 {
+    match metrics.get(name) {
+        Some(MetricValue::Number(number)) => number,
+        other => panic!("{name} is {other:?}, expected a number"),
+    }
+}
+
+fn histogram<'a>(metrics: &'a Metrics, name: &str) -> HistogramValue<'a> {
+    match metrics.get(name) {
+        Some(MetricValue::Histogram(histogram)) => histogram,
+        other => panic!("{name} is {other:?}, expected a histogram"),
+    }
+}
+
+/// A family of Prometheus' text: its type, its plain sample, or its buckets with their ends.
+#[derive(Debug, Default)]
+struct Family {
+    kind: String,
+    help: String,
+    value: Option<String>,
+    buckets: Vec<(f64, u64)>,
+    sum: Option<f64>,
+    count: Option<u64>,
+}
+
+/// Parses Prometheus' text format, version 0.0.4, as far as it is written here, and panics at what is not.
+fn parse_prometheus(text: &str) -> BTreeMap<String, Family> {
+    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+    let mut current = String::new();
+    assert!(text.ends_with('\n'), "the last line has no end");
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap_or_else(|| panic!("no help: {line}"));
+            let letters = |c: char| c.is_ascii_lowercase() || c == '_';
+            assert!(!name.is_empty() && name.chars().all(letters), "{line}");
+            assert!(!help.is_empty() && !help.contains('\\'), "{line}");
+            let family = Family { help: help.into(), ..Family::default() };
+            assert!(families.insert(name.into(), family).is_none(), "twice: {line}");
+            current = name.into();
+            continue;
+        }
+        let family = families.get_mut(&current).unwrap_or_else(|| panic!("before any HELP: {line}"));
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let kind = rest.strip_prefix(current.as_str()).and_then(|r| r.strip_prefix(' '));
+            assert!(family.kind.is_empty(), "twice: {line}");
+            family.kind = kind.unwrap_or_else(|| panic!("of another family: {line}")).into();
+            assert!(["gauge", "counter", "histogram"].contains(&family.kind.as_str()), "{line}");
+            continue;
+        }
+        assert!(!family.kind.is_empty(), "before its TYPE: {line}");
+        let rest = line.strip_prefix(current.as_str()).unwrap_or_else(|| panic!("of another family: {line}"));
+        let (label, value) = rest.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
+        if family.kind != "histogram" {
+            assert!(label.is_empty() && family.value.is_none(), "{line}");
+            assert!(value.parse::<f64>().expect(line).is_finite());
+            family.value = Some(value.into());
+            continue;
+        }
+        match label {
+            "_sum" => assert!(family.sum.replace(value.parse().expect(line)).is_none(), "{line}"),
+            "_count" => assert!(family.count.replace(value.parse().expect(line)).is_none(), "{line}"),
+            _ => {
+                let end = label.strip_prefix("_bucket{le=\"").and_then(|l| l.strip_suffix("\"}"));
+                let end = match end.unwrap_or_else(|| panic!("no bucket: {line}")) {
+                    "+Inf" => f64::INFINITY,
+                    end => end.parse().expect(line),
+                };
+                let value = value.parse().expect(line);
+                if let Some((last_end, last)) = family.buckets.last() {
+                    assert!(end > *last_end && value >= *last, "{line}");
+                }
+                assert!(family.sum.is_none() && family.count.is_none(), "{line}");
+                family.buckets.push((end, value));
+            }
+        }
+    }
+    for (name, family) in &families {
+        if family.kind == "histogram" {
+            let last = family.buckets.last().copied();
+            assert_eq!(last, family.count.map(|count| (f64::INFINITY, count)), "{name}");
+            assert!(family.sum.is_some(), "{name}");
+        } else {
+            assert!(family.value.is_some(), "{name}");
+            assert_eq!(family.kind == "counter", name.ends_with("_total"), "{name}");
+        }
+    }
+    families
+}
+
+fn texts(metrics: &Metrics) -> (BTreeMap<String, Family>, serde_json::Map<String, serde_json::Value>) {
+    let (mut text, mut json) = (String::new(), Vec::new());
+    metrics.prometheus(&mut text).expect("text");
+    metrics.json(&mut json).expect("json");
+    (parse_prometheus(&text), serde_json::from_slice(&json).expect("an object"))
+}
+
+/// Compares both texts of a batch with the batch.
+fn texts_agree(metrics: &Metrics) {
+    let (mut families, mut members) = texts(metrics);
+    for (metric, value) in metrics.iter() {
+        let name = metric.name().to_str().expect("text");
+        let unit = metric.unit().to_str().expect("text");
+        let description = metric.description().to_str().expect("text");
+        let seconds = unit == "nanoseconds";
+        let total = if metric.kind() == MetricKind::Counter { "_total" } else { "" };
+        let member = members.remove(name).unwrap_or_else(|| panic!("{name} is not in the JSON"));
+        let prometheus = prometheus_name(metric) + total;
+        let family = families.remove(&prometheus).unwrap_or_else(|| panic!("no {prometheus}"));
+        let kind = format!("{:?}", metric.kind()).to_lowercase();
+        assert_eq!((family.kind.as_str(), family.help.as_str()), (kind.as_str(), description), "{name}");
+        assert_eq!(member["kind"], kind, "{name}");
+        assert_eq!((&member["unit"], &member["description"]), (&unit.into(), &description.into()), "{name}");
+        match value {
+            MetricValue::Number(number) => {
+                assert_eq!(member["value"], number, "{name}");
+                let value = family.value.expect("a value");
+                if seconds {
+                    assert_eq!(value.parse::<f64>().expect("a number"), number as f64 / 1e9, "{name}");
+                } else {
+                    assert_eq!(value, number.to_string(), "{name}");
+                }
+            }
+            MetricValue::Histogram(histogram) => {
+                assert_eq!(
+                    (&member["count"], &member["sum"]),
+                    (&histogram.count.into(), &histogram.sum.into())
+                );
+                let sum = histogram.sum as f64 / if seconds { 1e9 } else { 1.0 };
+                assert_eq!((family.sum, family.count), (Some(sum), Some(histogram.count)), "{name}");
+                let listed: Vec<[u64; 3]> =
+                    serde_json::from_value(member["buckets"].clone()).expect("buckets");
+                let mut all = histogram.counts.iter().zip(histogram.bounds.windows(2));
+                let all: Vec<_> =
+                    all.by_ref().filter(|(n, _)| **n > 0).map(|(n, b)| [b[0], b[1], *n]).collect();
+                assert_eq!(listed, all, "{name}");
+                assert_eq!(family.buckets.len(), if seconds { 28 } else { 67 }, "{name}");
+                for (end, count) in family.buckets {
+                    // An end of Prometheus' is the largest value in its bucket.
+                    let within = |bound: u64| {
+                        let largest = (bound - 1) as f64 / if seconds { 1e9 } else { 1.0 };
+                        largest <= end
+                    };
+                    let below: u64 = listed.iter().filter(|b| within(b[1])).map(|b| b[2]).sum();
+                    assert_eq!(count, below, "{name}, {end}");
+                    let ends_there = histogram.bounds[1..].iter().any(|&bound| {
+                        end.is_infinite() || (bound - 1) as f64 / if seconds { 1e9 } else { 1.0 } == end
+                    });
+                    assert!(ends_there, "{name}: no bucket ends at {end}");
+                }
+            }
+        }
+    }
+    assert!(members.is_empty() && families.is_empty(), "{members:?} {families:?}");
+}
+
+/// What `besom.h` says of every batch.
+fn equations(metrics: &Metrics) {
+    let number = |name: &str| number(metrics, name);
+    let histogram = |name: &str| histogram(metrics, name);
+    for (metric, value) in metrics.iter() {
+        if let MetricValue::Histogram(h) = value {
+            let least: u64 = h.counts.iter().zip(h.bounds).map(|(count, from)| count * from).sum();
+            assert_eq!(h.counts.iter().sum::<u64>(), h.count, "{:?}", metric.name());
+            assert!(least <= h.sum, "{:?}", metric.name());
+        }
+    }
+    let cycles = number("besom/gc/cycles:cycles");
+    let causes = ["pace", "forced", "every", "limit"];
+    assert_eq!(cycles, causes.iter().map(|c| number(&format!("besom/gc/cycles/{c}:cycles"))).sum::<u64>());
+    let pauses = histogram("besom/gc/pauses:nanoseconds");
+    let phases = ["finish-sweep", "stop", "flush", "roots", "mark", "end"]
+        .map(|phase| histogram(&format!("besom/gc/phases/{phase}:nanoseconds")));
+    assert_eq!(pauses.count, cycles);
+    assert!(phases.iter().all(|phase| phase.count == cycles));
+    assert_eq!(pauses.sum, phases[1..].iter().map(|phase| phase.sum).sum::<u64>());
+    let other = histogram("besom/sched/pauses/other:nanoseconds");
+    let delay = histogram("besom/sched/stops/delay:nanoseconds");
+    assert_eq!(delay.count, cycles + other.count);
+    assert!(delay.sum <= phases[1].sum + other.sum);
+    let cpu = ["mark", "stop", "sweep"].map(|part| number(&format!("besom/cpu/gc/{part}:nanoseconds")));
+    assert_eq!(number("besom/cpu/gc:nanoseconds"), cpu.iter().sum::<u64>());
+    assert_eq!(cpu[1], phases[1].sum + phases[2].sum + phases[5].sum);
+    assert_eq!(cpu[2], phases[0].sum);
+    let allocs = histogram("besom/heap/allocs-by-size:bytes");
+    let frees = histogram("besom/heap/frees-by-size:bytes");
+    let tiny = number("besom/heap/tiny/allocs:objects");
+    assert!(allocs.counts.iter().zip(frees.counts).all(|(a, f)| f <= a));
+    assert_eq!(number("besom/heap/allocs:bytes"), allocs.sum);
+    assert_eq!(number("besom/heap/frees:bytes"), frees.sum);
+    assert_eq!(number("besom/heap/allocs:objects"), allocs.count + tiny);
+    assert_eq!(number("besom/heap/frees:objects"), frees.count + tiny);
+    assert_eq!(number("besom/heap/objects:bytes"), allocs.sum - frees.sum);
+    assert_eq!(number("besom/heap/objects:objects"), allocs.count - frees.count);
+    let memory = |what: &str| number(&format!("besom/memory/{what}:bytes"));
+    assert!(allocs.sum - frees.sum <= memory("in-heap"));
+    assert!(memory("in-heap") + memory("in-stacks") + memory("in-work-bufs") <= memory("committed"));
+    let threads = |what: &str| number(&format!("besom/sched/threads/{what}:threads"));
+    assert!(threads("running") + threads("waiting") <= threads("attached"));
+}
+
+#[test]
+fn names_have_their_form_and_no_two_are_the_same() {
+    let (mut seen, mut exported) = (BTreeSet::new(), BTreeSet::new());
+    for (metric, name) in METRICS.iter().zip(names()) {
+        let (path, unit) = name.split_once(':').expect("a unit");
+        assert_eq!(metric.unit().to_str(), Ok(unit), "{name}");
+        assert!(path.starts_with("besom/") && !unit.is_empty(), "{name}");
+        let letters = |c: char| c.is_ascii_lowercase() || "/-".contains(c);
+        assert!(path.chars().all(letters) && unit.chars().all(|c| c.is_ascii_lowercase()), "{name}");
+        assert!(seen.insert(name), "{name} is there twice");
+        let exported_name = prometheus_name(metric);
+        assert!(!exported_name.contains("nanoseconds"), "{exported_name}");
+        assert!(exported.insert(exported_name), "{name}: Prometheus has it twice");
+        let description = metric.description().to_str().expect("text");
+        assert!(description.ends_with('.') && description.chars().next().is_some_and(char::is_uppercase));
+        assert_eq!(metric.buckets() > 0, metric.kind() == MetricKind::Histogram, "{name}");
+    }
+}
+
+#[test]
+fn both_texts_say_what_the_batch_says() {
+    let heap = Heap::new(&precise()).expect("a heap");
+    texts_agree(&heap.metrics().expect("memory"));
+    let mut m = heap.attach().expect("a mutator");
+    let mut rng = Rng::new(17);
+    for _ in 0..100_000 {
+        m.alloc(rng.below(3000) as usize, Kind::NoScan).expect("memory");
+    }
+    m.alloc(3_000_000, Kind::Values).expect("memory");
+    m.collect();
+    // SAFETY: the visit does nothing.
+    unsafe { m.walk(|_, _, _| {}) };
+    let metrics = heap.metrics().expect("memory");
+    equations(&metrics);
+    texts_agree(&metrics);
+    assert!(number(&metrics, "besom/gc/cycles/pace:cycles") > 5);
+    assert_eq!(histogram(&metrics, "besom/sched/pauses/other:nanoseconds").count, 1);
+    // Beyond what a double can hold: the goal that there is not.
+    let heap = Heap::new(&Options { gc_percent: 0, ..precise() }).expect("a heap");
+    let metrics = heap.metrics().expect("memory");
+    assert_eq!(number(&metrics, "besom/heap/goal:bytes"), u64::MAX);
+    texts_agree(&metrics);
+    assert!(metrics.get("besom/heap/goal").is_none() && metrics.get("").is_none());
+}
+
+#[test]
+fn values_are_those_of_the_statistics() {
+    let heap = Heap::new(&precise()).expect("a heap");
+    let mut m = heap.attach().expect("a mutator");
+    for i in 0..5000 {
+        m.alloc(i % 700, Kind::NoScan).expect("memory");
+    }
+    m.collect();
+    m.collect();
+    let (stats, metrics) = (heap.stats(), heap.metrics().expect("memory"));
+    equations(&metrics);
+    for (name, value) in [
+        ("besom/memory/committed:bytes", stats.committed as u64),
+        ("besom/memory/released:bytes", stats.released as u64),
+        ("besom/memory/in-heap:bytes", stats.in_heap as u64),
+        ("besom/memory/in-work-bufs:bytes", stats.in_work_bufs as u64),
+        ("besom/memory/metadata:bytes", stats.in_metadata as u64),
+        ("besom/memory/peak-footprint:bytes", stats.peak_footprint),
+        ("besom/heap/live:bytes", stats.live_bytes),
+        ("besom/heap/goal:bytes", stats.next_goal),
+        ("besom/heap/allocs:bytes", stats.total_alloc_bytes),
+        ("besom/heap/allocs:objects", stats.alloc_count),
+        ("besom/heap/frees:bytes", stats.total_free_bytes),
+        ("besom/heap/frees:objects", stats.free_count),
+        ("besom/heap/tiny/allocs:objects", stats.tiny_allocs),
+        ("besom/gc/cycles:cycles", stats.cycles),
+        ("besom/gc/cycles/forced:cycles", stats.forced_cycles),
+    ] {
+        assert_eq!(number(&metrics, name), value, "{name}");
+    }
+    assert_eq!(histogram(&metrics, "besom/gc/pauses:nanoseconds").sum, stats.pause_total_ns);
+    let swept = |who: &str| number(&metrics, &format!("besom/sweep/{who}:pages"));
+    assert!(swept("due") > 0 && swept("finish") + swept("background") == swept("due"));
+}
+
+/// A stop that is late is seen to be late: in the delays, in the phase, in the pause.
+#[test]
+fn a_late_thread_is_seen_in_the_delays() {
+    let heap = Heap::new(&precise()).expect("a heap");
+    let late = Duration::from_millis(30);
+    let (attached, stopping) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut m = heap.attach().expect("a mutator");
+            attached.store(true, Release);
+            while !stopping.load(Acquire) {
+                m.safepoint();
+            }
+            std::thread::sleep(late);
+            m.safepoint();
+        });
+        let mut m = heap.attach().expect("a mutator");
+        while !attached.load(Acquire) {
+            m.safepoint();
+        }
+        stopping.store(true, Release);
+        std::thread::sleep(Duration::from_millis(2));
+        m.collect();
+    });
+    let metrics = heap.metrics().expect("memory");
+    for name in [
+        "besom/sched/stops/delay:nanoseconds",
+        "besom/gc/phases/stop:nanoseconds",
+        "besom/gc/pauses:nanoseconds",
+    ] {
+        let h = histogram(&metrics, name);
+        assert!(h.count == 1 && h.sum > 15_000_000 && h.sum < 10_000_000_000, "{name}: {h:?}");
+        assert!(
+            h.counts.iter().zip(h.bounds).any(|(n, from)| *n == 1 && *from > 10_000_000),
+            "{name}: {h:?}"
+        );
+    }
+    let marking = histogram(&metrics, "besom/gc/phases/mark:nanoseconds");
+    assert!(marking.sum < 15_000_000, "{marking:?}");
+}
+
+/// What may fall: what was credited in advance is taken back.
+fn may_fall(name: &str) -> bool {
+    name.starts_with("besom/heap/allocs")
+}
+
+#[test]
+fn batches_are_consistent_while_threads_work() {
+    abort_on_panic("batches_are_consistent_while_threads_work".into());
+    let heap = Heap::new(&Options { procs: 3, ..precise() }).expect("a heap");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..5 {
+            let (heap, done) = (&heap, &done);
+            scope.spawn(move || {
+                let mut rng = Rng::new(thread);
+                while !done.load(Relaxed) {
+                    let mut m = heap.attach().expect("a mutator");
+                    for _ in 0..20_000 {
+                        let bytes = if rng.below(500) == 0 { 100_000 } else { rng.below(600) };
+                        m.alloc(bytes as usize, Kind::NoScan).expect("memory");
+                    }
+                    match rng.below(20) {
+                        0 => m.collect(),
+                        // SAFETY: the visit does nothing.
+                        1 => unsafe { m.walk(|_, _, _| {}) },
+                        2 => heap.set_procs(2 + rng.below(3) as u32).expect("memory"),
+                        _ => m.blocked(|| ()),
+                    }
+                }
+            });
+        }
+        let read = || {
+            let mut last = heap.metrics().expect("memory");
+            let (end, mut reads) = (Instant::now() + Duration::from_secs(3), 0);
+            let enough = |m: &Metrics| {
+                histogram(m, "besom/sched/pauses/other:nanoseconds").count > 2 && reads_of(m) > 5
+            };
+            while Instant::now() < end || !enough(&last) {
+                assert!(
+                    end.elapsed() < Duration::from_secs(120),
+                    "there are no cycles, or no walks: {last:?}"
+                );
+                let now = heap.metrics().expect("memory");
+                equations(&now);
+                for ((metric, new), (_, old)) in now.iter().zip(last.iter()) {
+                    let name = metric.name().to_str().expect("text");
+                    if metric.kind() == MetricKind::Gauge || may_fall(name) {
+                        continue;
+                    }
+                    match (new, old) {
+                        (MetricValue::Histogram(new), MetricValue::Histogram(old)) => {
+                            assert!(new.count >= old.count && new.sum >= old.sum, "{name}");
+                            assert!(new.counts.iter().zip(old.counts).all(|(n, o)| n >= o), "{name}");
+                        }
+                        (MetricValue::Number(new), MetricValue::Number(old)) => assert!(new >= old, "{name}"),
+                        _ => panic!("{name} changed its kind"),
+                    }
+                }
+                if reads % 100 == 0 {
+                    texts_agree(&now);
+                }
+                last = now;
+                reads += 1;
+            }
+            assert!(reads > 50, "{reads}");
+        };
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        for reader in readers {
+            reader.join().expect("a reader");
+        }
+        done.store(true, Relaxed);
+    });
+    let metrics = heap.metrics().expect("memory");
+    equations(&metrics);
+    assert_eq!(number(&metrics, "besom/sched/threads/attached:threads"), 0);
+}
+
+fn reads_of(metrics: &Metrics) -> u64 {
+    number(metrics, "besom/gc/cycles:cycles")
+}
+
+/// The table in the book is made of the registry: `WRITE_DOCS=1 cargo test -p besom-tests --test metrics` writes it.
+#[test]
+fn the_books_table_is_the_registry() {
+    const BEGIN: &str = "<!-- The registry's: WRITE_DOCS=1 cargo test -p besom-tests --test metrics -->\n";
+    const END: &str = "<!-- End of the registry's. -->\n";
+    let mut table =
+        String::from("\n| Metric | Kind | Prometheus' name | What it says |\n|---|---|---|---|\n");
+    for (metric, name) in METRICS.iter().zip(names()) {
+        let kind = format!("{:?}", metric.kind()).to_lowercase();
+        let total = if metric.kind() == MetricKind::Counter { "_total" } else { "" };
+        let exported = prometheus_name(metric) + total;
+        let description = metric.description().to_str().expect("text");
+        table += &format!("| `{name}` | {kind} | `{exported}` | {description} |\n");
+    }
+    table.push('\n');
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    let book = std::fs::read_to_string(path).expect("the chapter");
+    let (before, rest) = book.split_once(BEGIN).expect("the begin of the table");
+    let (found, after) = rest.split_once(END).expect("its end");
+    if found != table && std::env::var_os("WRITE_DOCS").is_some() {
+        std::fs::write(path, [before, BEGIN, &table, END, after].concat()).expect("the chapter");
+        return;
+    }
+    assert!(found == table, "docs/metrics.md is out of date; the table should be\n{table}");
+}
+
+/// Each function that takes a heap, called after the heap was freed, in the checked build.
+#[cfg(debug_assertions)]
+mod freed {
+    use std::ffi::{c_char, c_int, c_uint, c_void};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+    use std::ptr::{from_mut, null, null_mut};
+
+    unsafe extern "C" {
+        fn besom_heap_new(options: *const c_void, out: *mut *mut c_void) -> c_int;
+        fn besom_heap_free(heap: *mut c_void) -> c_int;
+        fn besom_attach(heap: *mut c_void, out: *mut *mut c_void) -> c_int;
+        fn besom_procs_set(heap: *mut c_void, n: c_uint) -> c_int;
+        fn besom_procs(heap: *mut c_void) -> c_uint;
+        fn besom_gc_percent_set(heap: *mut c_void, percent: c_uint);
+        fn besom_memory_limit_set(heap: *mut c_void, bytes: usize);
+        fn besom_release_memory(heap: *mut c_void) -> usize;
+        fn besom_stats_read(heap: *mut c_void, out: *mut c_void);
+        fn besom_layout_register(
+            h: *mut c_void,
+            bytes: usize,
+            at: *const u32,
+            n: usize,
+            out: *mut u32,
+        ) -> c_int;
+        fn besom_size(heap: *mut c_void, object: *const c_void) -> usize;
+        fn besom_base(heap: *mut c_void, interior: *const c_void) -> *mut c_void;
+        fn besom_roots_add(heap: *mut c_void, start: *mut c_void, words: usize, kind: c_int) -> c_int;
+        fn besom_roots_remove(heap: *mut c_void, start: *mut c_void) -> c_int;
+        fn besom_handle_free(heap: *mut c_void, handle: *mut c_void);
+        fn besom_metrics(heap: *mut c_void, out: *mut *const c_void) -> usize;
+        fn besom_metric_read(heap: *mut c_void, name: *const c_char, out: *mut c_void) -> c_int;
+        fn besom_metrics_read(heap: *mut c_void, values: *mut c_void, n: usize) -> c_int;
+        fn besom_metrics_prometheus(
+            h: *mut c_void,
+            to: *mut c_char,
+            room: usize,
+            length: *mut usize,
+        ) -> c_int;
+        fn besom_metrics_json(h: *mut c_void, to: *mut c_char, room: usize, length: *mut usize) -> c_int;
+    }
+
+    const FUNCTIONS: [&str; 19] = [
+        "besom_heap_free",
+        "besom_attach",
+        "besom_procs_set",
+        "besom_procs",
+        "besom_gc_percent_set",
+        "besom_memory_limit_set",
+        "besom_release_memory",
+        "besom_stats_read",
+        "besom_layout_register",
+        "besom_size",
+        "besom_base",
+        "besom_roots_add",
+        "besom_roots_remove",
+        "besom_handle_free",
+        "besom_metrics",
+        "besom_metric_read",
+        "besom_metrics_read",
+        "besom_metrics_prometheus",
+        "besom_metrics_json",
+    ];
+
+    /// Every function of the header that takes a heap is in the list.
+    #[test]
+    fn the_list_is_the_headers() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../runtime/include/besom.h");
+        let header = std::fs::read_to_string(path).expect("the header");
+        let mut declared: Vec<&str> = header
+            .lines()
+            .filter(|line| !line.starts_with(' ') && !line.starts_with('#'))
+            .filter_map(|line| line.split_once("(besom_heap *heap"))
+            .filter_map(|(before, _)| before.split([' ', '*']).next_back())
+            .collect();
+        let mut listed = FUNCTIONS.to_vec();
+        declared.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(declared, listed);
+    }
+
+    /// # Safety
+    /// None: that is the point.
+    unsafe fn call(function: &str, heap: *mut c_void) {
+        let mut room = [0u64; 64];
+        let out = from_mut(&mut room).cast::<c_void>();
+        // SAFETY: the heap is freed, or none, which the function is to tell.
+        unsafe {
+            match function {
+                "besom_heap_free" => drop(besom_heap_free(heap)),
+                "besom_attach" => drop(besom_attach(heap, out.cast())),
+                "besom_procs_set" => drop(besom_procs_set(heap, 1)),
+                "besom_procs" => drop(besom_procs(heap)),
+                "besom_gc_percent_set" => besom_gc_percent_set(heap, 100),
+                "besom_memory_limit_set" => besom_memory_limit_set(heap, 0),
+                "besom_release_memory" => drop(besom_release_memory(heap)),
+                "besom_stats_read" => besom_stats_read(heap, out),
+                "besom_layout_register" => drop(besom_layout_register(heap, 16, null(), 0, out.cast())),
+                "besom_size" => drop(besom_size(heap, out)),
+                "besom_base" => drop(besom_base(heap, out)),
+                "besom_roots_add" => drop(besom_roots_add(heap, out, 1, 1)),
+                "besom_roots_remove" => drop(besom_roots_remove(heap, out)),
+                "besom_handle_free" => besom_handle_free(heap, out),
+                "besom_metrics" => drop(besom_metrics(heap, null_mut())),
+                "besom_metric_read" => drop(besom_metric_read(heap, c"besom/heap/live:bytes".as_ptr(), out)),
+                "besom_metrics_read" => drop(besom_metrics_read(heap, out, 1)),
+                "besom_metrics_prometheus" => drop(besom_metrics_prometheus(heap, null_mut(), 0, out.cast())),
+                "besom_metrics_json" => drop(besom_metrics_json(heap, null_mut(), 0, out.cast())),
+                _ => panic!("{function} is not called"),
+            }
+        }
+    }
+
+    const CHILD: &str = "METRICS_FREED_CHILD";
+
+    /// Calls the function that the variable names in a child process; what it printed when it was aborted.
+    fn printed(test: &str, function: &str) -> String {
+        let output = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(CHILD, function)
+            .output()
+            .expect("a child");
+        assert_eq!(output.status.signal(), Some(6), "{function}: {output:?}");
+        String::from_utf8(output.stderr).expect("text")
+    }
+
+    #[test]
+    fn a_freed_heap_is_told() {
+        if let Ok(function) = std::env::var(CHILD) {
+            let mut heap = null_mut();
+            // SAFETY: the options are none, the heap is new.
+            unsafe {
+                assert_eq!(besom_heap_new(null(), &mut heap), 0);
+                assert_eq!(besom_heap_free(heap), 0);
+                call(&function, heap);
+            }
+            std::process::exit(0);
+        }
+        for function in FUNCTIONS {
+            let line = printed("freed::a_freed_heap_is_told", function);
+            assert_eq!(line, format!("besom: {function}: heap is freed\n"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_heap_is_told() {
+        if let Ok(function) = std::env::var(CHILD) {
+            let no_heap = vec![0u64; 1 << 16];
+            // SAFETY: the memory is readable.
+            unsafe { call(&function, no_heap.as_ptr().cast_mut().cast()) };
+            std::process::exit(0);
+        }
+        let line = printed("freed::what_is_no_heap_is_told", "besom_stats_read");
+        let address = line.strip_prefix("besom: besom_stats_read: 0x").expect(&line);
+        let address = address.strip_suffix(" is no heap\n").expect(&line);
+        assert!(u64::from_str_radix(address, 16).is_ok(), "{line}");
+    }
+
+    #[test]
+    fn a_heap_that_is_not_freed_is_not() {
+        let mut heap = null_mut();
+        // SAFETY: the options are none, the heap is new, and freed once.
+        unsafe {
+            assert_eq!(besom_heap_new(null(), &mut heap), 0);
+            for function in FUNCTIONS.into_iter().filter(|f| !["besom_heap_free", "besom_attach"].contains(f))
+            {
+                if function != "besom_handle_free" {
+                    call(function, heap);
+                }
+            }
+            assert_eq!(besom_heap_free(heap), 0);
+            assert_eq!(besom_heap_free(null_mut()), 0);
+        }
+    }
+}
