@@ -601,8 +601,8 @@ besom_status besom_metrics_read(besom_heap *heap, besom_metric_value *values, si
 
 /* Writes them all as text, with a NUL behind it: in Prometheus' text format, version 0.0.4, or as a JSON object with a
  * member for each name. Prometheus has its own names (besom_heap_live_bytes; counters end in _total) and durations in
- * seconds. *length is the length of the text, without the NUL. Any thread. Costs some 100 us, and memory of the
- * library's own for the time. To write a text of any length:
+ * seconds. *length is the length of the text, without the NUL. Any thread. Costs some 100 us, and some 50 KiB
+ * of the library's own memory for the time. To write a text of any length:
  *
  *     char *text = NULL;
  *     size_t n = 0;
