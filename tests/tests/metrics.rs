@@ -593,11 +593,15 @@ mod freed {
 
     /// Calls the function that the variable names in a child process; what it printed when it was aborted.
     fn printed(test: &str, function: &str) -> String {
-        let output = Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", test, "--nocapture", "--test-threads=1"])
-            .env(CHILD, function)
-            .output()
-            .expect("a child");
+        let mut command = Command::new(std::env::current_exe().expect("this test"));
+        command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, function);
+        // Those that are for tests, not for the library, would be reported.
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"BESOM_"))
+        {
+            command.env_remove(name);
+        }
+        let output = command.output().expect("a child");
         assert_eq!(output.status.signal(), Some(6), "{function}: {output:?}");
         String::from_utf8(output.stderr).expect("text")
     }
