@@ -634,7 +634,7 @@ besom_status besom_metrics_json(besom_heap *heap, char *buffer, size_t room, siz
  *   besom: zombie: ...    the sweeper found a marked slot that was never allocated: a stray or stale pointer
  *
  * The checked build is the library with its debug assertions (make lib CHECKED=1, in target/checked): slower, and it
- * keeps a few KiB of each heap that was freed, so that every function that takes a heap tells a freed one:
+ * keeps the struct of each heap that was freed, so that every function that takes a heap tells a freed one:
  *   besom: <function>: heap is freed
  *   besom: <function>: 0x<address> is no heap
  */
