@@ -7,7 +7,7 @@ use crate::cycle::Cause;
 use crate::mark::Marked;
 use besom_alloc_core::heap_tables::ZeroedTable;
 use besom_alloc_core::os::OutOfMemory;
-use besom_alloc_core::units::Pages;
+use besom_alloc_core::units::{Bytes, Pages};
 use besom_stats::Histogram;
 use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
 use besom_stats::sync::{Mutex, lock};
@@ -122,6 +122,11 @@ impl Measures {
         })
     }
 
+    /// Bytes of the histograms, for as long as the record lives.
+    pub fn own_bytes(&self) -> Bytes {
+        Bytes(TIMED * size_of::<Histogram>())
+    }
+
     /// Takes a cycle down, after its stop.
     pub fn cycle(&self, cause: Cause, marked: &Marked, times: Times) {
         let Times { sweep, stop, marked: ended, pause } = times;
@@ -203,7 +208,6 @@ fn ns(duration: Duration) -> u64 {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use besom_alloc_core::units::Bytes;
 
     const PHASES: [Timed; 6] =
         [Timed::FinishSweep, Timed::Stop, Timed::Flush, Timed::Roots, Timed::Mark, Timed::End];

@@ -679,8 +679,8 @@ besom_status besom_metrics_read(besom_heap *heap, besom_metric_value *values, si
 
 /* Writes them all as text, with a NUL behind it: in Prometheus' text format, version 0.0.4, or as a JSON object with a
  * member for each name. Prometheus has its own names (besom_heap_live_bytes; counters end in _total) and durations in
- * seconds. *length is the length of the text, without the NUL. Any thread. Costs some 100 us, and memory of the
- * library's own for the time. To write a text of any length:
+ * seconds. *length is the length of the text, without the NUL. Any thread. Costs some 100 us, and some 50 KiB
+ * of the library's own memory for the time. To write a text of any length:
  *
  *     char *text = NULL;
  *     size_t n = 0;
@@ -712,7 +712,7 @@ besom_status besom_metrics_json(besom_heap *heap, char *buffer, size_t room, siz
  *   besom: zombie: ...    the sweeper found a marked slot that was never allocated: a stray or stale pointer
  *
  * The checked build is the library with its debug assertions (make lib CHECKED=1, in target/checked): slower, and it
- * keeps a few KiB of each heap that was freed, so that every function that takes a heap tells a freed one:
+ * keeps the struct of each heap that was freed, so that every function that takes a heap tells a freed one:
  *   besom: <function>: heap is freed
  *   besom: <function>: 0x<address> is no heap
  */
