@@ -164,7 +164,7 @@ impl Collector {
 
     /// Bytes of the collector's own, for as long as it lives.
     pub fn own_bytes(&self) -> Bytes {
-        self.marker.own_bytes()
+        self.marker.own_bytes() + self.measures.own_bytes()
     }
 
     /// Processor time of marking, and all processors' time since the heap was made.

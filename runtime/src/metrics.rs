@@ -11,7 +11,7 @@ use crate::scheduler::Census;
 use crate::statistics::Stats;
 use besom_alloc_core::size_class::{CLASS_SIZE, SIZE_CLASS_COUNT};
 use besom_gc::{Cause, Timed, Totals};
-use besom_stats::{BOUNDS, HeapStatsDelta, Histogram};
+use besom_stats::{BOUNDS, Histogram};
 use std::ffi::CStr;
 
 pub use batch::{HistogramValue, MetricValue, Metrics};
@@ -51,7 +51,7 @@ enum Source {
     /// A histogram of that record.
     Durations(Timed),
     /// A histogram of the snapshot.
-    Sizes(fn(&HeapStatsDelta) -> Sizes<'_>),
+    Sizes(fn(&Stats) -> Sizes<'_>),
 }
 
 /// Objects by size: counts by size class, those of large ones, and the bytes of all.
@@ -120,6 +120,11 @@ const TABLE: &[Metric] = &[
         c"Pages in use for objects.",
     ),
     gauge(
+        c"besom/memory/mapped:bytes",
+        Source::Stats(|s| unsigned(s.mapped)),
+        c"Memory that may be touched: committed and released together.",
+    ),
+    gauge(
         c"besom/memory/in-stacks:bytes",
         Source::Stats(|s| unsigned(s.in_stacks)),
         c"Pages in use for stacks.",
@@ -132,7 +137,7 @@ const TABLE: &[Metric] = &[
     gauge(
         c"besom/memory/metadata:bytes",
         Source::Stats(|s| unsigned(s.in_metadata)),
-        c"The heap's tables beside the pages.",
+        c"The heap's tables beside the pages, and the caches of Ps.",
     ),
     gauge(
         c"besom/memory/footprint:bytes",
@@ -338,18 +343,14 @@ fn unsigned(bytes: i64) -> u64 {
     bytes.max(0) as u64
 }
 
-fn class_size(class: usize) -> u64 {
-    u64::from(CLASS_SIZE[class])
+fn allocs(stats: &Stats) -> Sizes<'_> {
+    let bytes = stats.total_alloc_bytes;
+    Sizes { small: &stats.small_alloc_count, large: stats.large_alloc_count, bytes }
 }
 
-fn allocs(delta: &HeapStatsDelta) -> Sizes<'_> {
-    let bytes = delta.alloc_bytes(class_size);
-    Sizes { small: &delta.small_alloc_count, large: delta.large_alloc_count, bytes }
-}
-
-fn frees(delta: &HeapStatsDelta) -> Sizes<'_> {
-    let bytes = delta.free_bytes(class_size);
-    Sizes { small: &delta.small_free_count, large: delta.large_free_count, bytes }
+fn frees(stats: &Stats) -> Sizes<'_> {
+    let bytes = stats.total_free_bytes;
+    Sizes { small: &stats.small_free_count, large: stats.large_free_count, bytes }
 }
 
 impl Metric {
@@ -451,7 +452,7 @@ impl Heap {
     ///
     /// `tell` runs under a lock that collecting threads wait for after their stops: it only copies.
     pub(crate) fn read_metrics(&self, mut tell: impl FnMut(usize, Reading<'_>)) {
-        let (delta, stats) = self.snapshot();
+        let stats = self.stats();
         let census = self.scheduler.census();
         self.collector.measures().read(|record| {
             for (i, metric) in METRICS.iter().enumerate() {
@@ -461,7 +462,7 @@ impl Heap {
                     Source::Cycles(of) => Reading::Number(of(record.totals)),
                     Source::Heap(of) => Reading::Number(of(self)),
                     Source::Durations(timed) => Reading::Durations(record.durations(timed)),
-                    Source::Sizes(of) => Reading::Sizes(of(&delta)),
+                    Source::Sizes(of) => Reading::Sizes(of(&stats)),
                 };
                 tell(i, reading);
             }

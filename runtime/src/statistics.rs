@@ -46,11 +46,6 @@ impl Heap {
 
     /// One consistent snapshot, from any thread, without a stop.
     pub fn stats(&self) -> Stats {
-        self.snapshot().1
-    }
-
-    /// The same, and the ring's record from which it was made.
-    pub(crate) fn snapshot(&self) -> (HeapStatsDelta, Stats) {
         let ring = self.ring();
         let tiny = self.tiny_allocs.load(Relaxed);
         let size = |class: usize| u64::from(CLASS_SIZE[class]);
@@ -59,7 +54,7 @@ impl Heap {
         let (cycles, forced_cycles) = self.collector.cycles();
         // Before the total, which then has it.
         let pause_max_ns = self.collector.pauses().max_ns();
-        let stats = Stats {
+        Stats {
             committed: ring.committed,
             released: ring.released,
             in_heap: ring.in_heap,
@@ -85,8 +80,7 @@ impl Heap {
             large_free_count: ring.large_free_count,
             small_alloc_count: ring.small_alloc_count,
             small_free_count: ring.small_free_count,
-        };
-        (ring, stats)
+        }
     }
 }
 

@@ -166,12 +166,11 @@ fn the_runtimes_own_memory_is_counted_by_kind() {
     m.blocked(|| ());
     assert!(twins(&mut m).other_sys > after.other_sys, "what {held:p}'s holder left behind when it blocked");
     let before = twins(&mut m);
-    std::thread::scope(|threads| {
-        m.blocked(|| {
+    m.blocked(|| {
+        std::thread::scope(|threads| {
             threads.spawn(|| {
                 let mut other = heap.attach().expect("attach");
-                let during = twins(&mut other);
-                assert_eq!(during.mcaches_sys, 2 * before.mcaches_sys, "two Ps");
+                assert_eq!(twins(&mut other).mcaches_sys, 2 * before.mcaches_sys, "two Ps");
             });
         });
     });
