@@ -7,6 +7,7 @@ pub mod layout;
 pub mod mark;
 pub mod pacer;
 pub mod scan;
+pub mod timeline;
 pub mod trace_log;
 pub mod verify;
 pub mod world;

@@ -35,7 +35,7 @@
  *  - A process that forks must not use its heaps in the child, except to exec.
  *
  * Chapters: version, status, heap, threads, allocation, layouts, stores, roots, collection, statistics,
- * debugging. The last part, 'Inside the fast paths', is not for callers: it is what the inline functions need.
+ * timeline, debugging. The last part, 'Inside the fast paths', is not for callers: it is what the inline functions need.
  */
 #ifndef BESOM_H
 #define BESOM_H
@@ -536,6 +536,37 @@ typedef struct besom_stats {
 /* Fills *out. Any thread, attached, blocked or neither. Takes a lock and waits for at most a few instructions of each
  * running mutator. */
 void besom_stats_read(besom_heap *heap, besom_stats *out);
+
+/* ==== Timeline ===========================================================================================
+ *
+ * A picture of a run: what the collector did, when, on which thread, and how large the heap was. Between a start and a
+ * stop the heap records; the stop writes one file, a JSON object in the Chrome trace event format, which
+ * https://ui.perfetto.dev and chrome://tracing open. docs/debugging.md says what its tracks show. A slice of time is in
+ * the file if it began after the start and ended before the stop; of a thread that goes on, the last bit of sweeping may
+ * be missing.
+ *
+ * Nothing is recorded for an allocation. While nothing is recorded at all, a thread looks at one word where it takes a
+ * span, sweeps, collects or goes on after it waited. While it is, each event costs some 100 ns; a cycle makes some
+ * tens of them, sweeping at most one every 100 us for each P. There is room for 1,048,576 of them in 64 MiB of addresses,
+ * which hold memory as they are filled and until the stop. Those beyond are dropped, and the file says how many.
+ */
+
+/* Starts recording, for a file at `path`, which is made, or emptied, now. Any thread, attached or not, while others
+ * work.
+ *   BESOM_ERR_INVALID     heap or path is NULL, or the file cannot be made
+ *   BESOM_ERR_STATE       the heap records already
+ *   BESOM_ERR_NO_MEMORY   the system refused */
+besom_status besom_timeline_start(besom_heap *heap, const char *path);
+
+/* Stops recording and writes the file. Any thread. The others go on meanwhile, and only a start or stop of the same heap
+ * waits; but a stop of the world waits for the caller, if it is attached and not blocked: writing takes about half a
+ * second for a million events. besom_heap_free does the same for a heap that records, and does not tell if the file could not be
+ * written.
+ *   BESOM_ERR_INVALID     heap is NULL
+ *   BESOM_ERR_STATE       the heap does not record
+ *   BESOM_ERR_LIMIT       the file could not be written to its end, most likely for want of space: it is cut off, and
+ *                         recording has ended all the same */
+besom_status besom_timeline_stop(besom_heap *heap);
 
 /* ==== Debugging ==========================================================================================
  *

@@ -5,6 +5,7 @@ use crate::mutator::{ATTACHED, BLOCKED, COLLECTING, Mutator};
 use crate::scheduler::Seat;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
+use besom_gc::timeline::{Kind, Why};
 use besom_gc::{Cause, Tracer, Visitor, World};
 
 /// The world, as a mutator that collects stops it.
@@ -63,7 +64,8 @@ impl Heap {
     pub(crate) unsafe fn safepoint(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
-            let p = self.scheduler.safepoint(self, Seat((*m).seat));
+            let kind = if Mutator::stops(m) { Kind::Stopped } else { Kind::WaitForP };
+            let p = self.waiting(kind, || self.scheduler.safepoint(self, Seat((*m).seat)));
             self.sit(m, p);
         }
     }
@@ -75,6 +77,7 @@ impl Heap {
     pub(crate) unsafe fn block(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
+            (*(*m).p).end_assist(self.context());
             self.rise(m);
             Mutator::take_snapshot(m, self);
             Mutator::set_state(m, BLOCKED);
@@ -87,7 +90,7 @@ impl Heap {
     pub(crate) unsafe fn unblock(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
-            let p = self.scheduler.unblock(self, Seat((*m).seat));
+            let p = self.waiting(Kind::WaitForP, || self.scheduler.unblock(self, Seat((*m).seat)));
             Mutator::set_state(m, ATTACHED);
             self.sit(m, p);
         }
@@ -118,7 +121,7 @@ impl Heap {
     pub(crate) unsafe fn try_collect(&self, m: *mut Mutator, cause: Cause) -> bool {
         // SAFETY: the caller's promise.
         let seat = unsafe { Seat((*m).seat) };
-        if !self.scheduler.begin_collection(seat) {
+        if !self.begin_collection(seat) {
             return false;
         }
         let stats = self.spans.stats().unattached();
@@ -131,14 +134,23 @@ impl Heap {
             self.sweeper.wake(self);
         }
         if over {
-            let excess = self.spans.pages().footprint().0.saturating_sub(limit);
-            self.spans.pages().release(Bytes(excess), stats);
+            self.release_pages(Bytes(self.spans.pages().footprint().0.saturating_sub(limit)));
         }
         self.scheduler.end_collection();
         true
     }
 
-    /// Runs `f` with the world stopped and the caches flushed, all swept.
+    /// Whether the caller collects from here on; if not, another did, and has finished.
+    fn begin_collection(&self, seat: Seat) -> bool {
+        let began = self.collector.timeline().begin();
+        let own = self.scheduler.begin_collection(seat);
+        if !own {
+            self.collector.timeline().end(began, Kind::WaitForCycle, [0; 4]);
+        }
+        own
+    }
+
+    /// Runs `f` with the world stopped and the caches flushed, all swept. `why` is for the timeline.
     ///
     /// # Safety
     /// `m` must be the calling thread's, attached and not blocked, with its registers captured.
@@ -146,17 +158,23 @@ impl Heap {
     pub(crate) unsafe fn with_world_stopped<R>(
         &self,
         m: *mut Mutator,
+        why: Why,
         f: impl FnOnce(&Stopped<'_>) -> R,
     ) -> R {
         // SAFETY: the caller's promise.
         let seat = unsafe { Seat((*m).seat) };
-        while !self.scheduler.begin_collection(seat) {}
+        while !self.begin_collection(seat) {}
         self.collector.finish_sweep(&self.spans, self.spans.stats().unattached());
         let world = HeapWorld { heap: self, seat };
+        let timeline = self.collector.timeline();
+        let began = timeline.begin();
         let stopped = world.stop();
+        let stands = timeline.begin();
         world.flush_caches(&stopped);
         let result = f(&stopped);
+        timeline.end_stop(stands, Kind::WorldStopped, why);
         world.resume(stopped);
+        timeline.end_stop(began, Kind::Hold, why);
         self.scheduler.end_collection();
         result
     }

@@ -43,6 +43,7 @@ mod heap;
 mod roots;
 mod stores;
 mod threads;
+mod timeline;
 
 /// `besom_status`: 0, or an [`Error`].
 type Status = c_int;
