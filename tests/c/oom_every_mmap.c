@@ -86,7 +86,7 @@ static int run(void)
     const uint32_t at = 8;
     pthread_t thread;
     void **kept = NULL;
-    int i, refused = 0;
+    int i, refused = 0, recorded;
     besom_options_init(&o);
     o.scan_native_stacks = 0;
     o.verify = BESOM_VERIFY_OFF;
@@ -97,6 +97,9 @@ static int run(void)
         CHECK_OK(besom_heap_free(heap));
         return refused;
     }
+    i = refused;
+    ACCEPT(besom_timeline_start(heap, "/dev/null"));
+    recorded = refused == i;
     {
         BESOM_FRAME(m, &kept);
         for (i = 0; i < 600; i++) {
@@ -133,6 +136,7 @@ static int run(void)
         ACCEPT(besom_collect(m));
         besom_stats_read(heap, &stats);
         CHECK(stats.free_count <= stats.alloc_count);
+        CHECK_EQ(besom_timeline_stop(heap), recorded ? BESOM_OK : BESOM_ERR_STATE);
         BESOM_FRAME_END(m);
     }
     CHECK_OK(besom_detach(m));
