@@ -14,6 +14,7 @@ static const char prelude[] =
 
 char **scheme_arguments;
 static bool print_stats;
+static const char *timeline;
 
 static void stats(void) {
     besom_stats s; besom_stats_read(heap, &s);
@@ -31,6 +32,10 @@ _Noreturn void scheme_exit(vm *v, int status) {
     ports_flush_all(v);
     if (output_error) {
         fprintf(stderr, "scheme: cannot write: %s\n", strerror(output_error));
+        if (status == 0) status = 74;
+    }
+    if (timeline && besom_timeline_stop(heap) == BESOM_ERR_LIMIT) {
+        fprintf(stderr, "scheme: cannot write %s\n", timeline);
         if (status == 0) status = 74;
     }
     if (print_stats) stats();
@@ -96,6 +101,7 @@ static const char help[] =
     "  -i                   go on with the terminal after the file or the expressions\n"
     "  --heap-limit N[kmg]  at most N bytes of heap; beyond it the program gets the error 'out of memory'\n"
     "  --gc-stats           print the collector's statistics at exit\n"
+    "  --gc-timeline FILE   write a picture of the run, for https://ui.perfetto.dev\n"
     "  --help, --version\n"
     "The collector also reads BESOM_* from the environment.\n";
 
@@ -108,6 +114,7 @@ int main(int argc, char **argv) {
         if (!strcmp(argv[i], "--gc-stats")) print_stats = true;
         else if (!strcmp(argv[i], "-i")) interactive = true;
         else if (!strcmp(argv[i], "-e") && i + 1 < argc && expression_count < 64) expressions[expression_count++] = argv[++i];
+        else if (!strcmp(argv[i], "--gc-timeline") && i + 1 < argc) timeline = argv[++i];
         else if (!strcmp(argv[i], "--heap-limit") && i + 1 < argc) options.heap_limit = size_of(argv[++i]);
         else if (!strncmp(argv[i], "--heap-limit=", 13)) options.heap_limit = size_of(argv[i] + 13);
         else return fprintf(stderr, "scheme: unknown option '%s'\n%s", argv[i], help), 64;
@@ -116,6 +123,7 @@ int main(int argc, char **argv) {
     options.scan_native_stacks = 0; /* C locals are no roots: what must live is on the VM stack */
     besom_status status = besom_heap_new(&options, &heap);
     if (status != BESOM_OK) return fprintf(stderr, "scheme: cannot make the heap: %s\n", besom_status_name(status)), 70;
+    if (timeline && besom_timeline_start(heap, timeline) != BESOM_OK) return fprintf(stderr, "scheme: cannot make %s\n", timeline), 73;
     vm *v = vm_new(MAIN_STACK);
     if (!v || besom_roots_add(heap, globals, GLOBALS, BESOM_VALUES) != BESOM_OK) return fputs("scheme: no memory\n", stderr), 70;
     scheme_arguments = argv + i; v->is_main = true; boot(v);
