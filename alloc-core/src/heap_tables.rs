@@ -74,6 +74,13 @@ impl<T: Zeroable> ZeroedTable<T> {
         unsafe { &*self.mapping.ptr().cast::<T>().add(index) }
     }
 
+    /// Gives the memory of the first `len` elements back: nobody uses them, and they are zero afterwards (unless the
+    /// program has locked its memory).
+    pub fn clear(&self, len: usize) {
+        debug_assert!(len <= self.len);
+        self.mapping.discard(0, len * size_of::<T>());
+    }
+
     /// The elements `start..start + len` as a slice, for loops.
     #[inline(always)]
     pub fn slice(&self, start: usize, len: usize) -> &[T] {

@@ -5,6 +5,7 @@ use crate::mark::{Marked, Marker};
 use crate::measures::{Measures, Times};
 use crate::pacer::{CycleEnd, Pacer};
 use crate::scan::{Encoding, Shapes, TraceFn};
+use crate::timeline::{Gathered, Kind, Timeline};
 use crate::trace_log;
 use crate::verify::verify_marks;
 use crate::world::World;
@@ -65,8 +66,10 @@ pub struct CycleRecord {
     pub cause: Cause,
     /// Its end, since the heap was made.
     pub since_start: Duration,
-    /// Collecting threads' time over all CPUs' time since then.
-    pub gc_share: f64,
+    /// Collecting threads' time since then, up to the cycle before.
+    pub gc_cpu: Duration,
+    /// All of it.
+    pub total: Duration,
     /// Finishing the last sweep, beside the program.
     pub sweep: Duration,
     /// From the request to the stopped world.
@@ -75,6 +78,8 @@ pub struct CycleRecord {
     pub marked: Marked,
     /// From the end of marking to the resumed world.
     pub end: Duration,
+    /// The last part of it: the world may go on, and the first threads do.
+    pub resume: Duration,
     /// Live bytes before.
     pub before: u64,
     /// The next goal.
@@ -88,6 +93,7 @@ pub struct Collector {
     pacer: Pacer,
     pauses: PauseLog,
     measures: Measures,
+    timeline: Timeline,
     config: Config,
     id: u64,
     started: Instant,
@@ -112,15 +118,17 @@ impl Collector {
     /// A collector for a heap of this reservation.
     pub fn new(config: Config, reserve: Bytes) -> Result<Collector, OutOfMemory> {
         let layouts = Layouts::new()?;
+        let (id, started) = (HEAPS.fetch_add(1, Relaxed) + 1, Instant::now());
         Ok(Collector {
             shapes: Shapes { encoding: config.encoding, trace: config.trace, data: config.data, layouts },
             marker: Marker::new(config.mark_workers, reserve)?,
             pacer: Pacer::new(config.percent, config.memory_limit, config.hard_limit),
             pauses: PauseLog::new(),
             measures: Measures::new()?,
+            timeline: Timeline::new(id, started),
             config,
-            id: HEAPS.fetch_add(1, Relaxed) + 1,
-            started: Instant::now(),
+            id,
+            started,
             cpus: besom_alloc_core::os::cpu_count() as u32,
             cycles: AtomicU64::new(0),
             forced: AtomicU64::new(0),
@@ -148,6 +156,30 @@ impl Collector {
     /// What is measured of cycles and stops.
     pub fn measures(&self) -> &Measures {
         &self.measures
+    }
+
+    /// What is recorded for a picture.
+    #[inline(always)]
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
+    /// Records how large the heap is, if a session is on.
+    pub fn sample(&self, heap: &SpanHeap) {
+        if let Some(now) = self.timeline.begin() {
+            let footprint = heap.pages().footprint().0 as u64;
+            self.timeline.sample(now, self.pacer.live(), self.pacer.goal(), footprint);
+        }
+    }
+
+    /// The same, now and then while the heap grows.
+    #[inline]
+    pub fn sample_growth(&self, heap: &SpanHeap) {
+        if let Some(now) = self.timeline.begin()
+            && self.timeline.sample_is_due(&now)
+        {
+            self.sample(heap);
+        }
     }
 
     /// Cycles so far, and those among them that the program asked for.
@@ -181,6 +213,8 @@ impl Collector {
 
     /// Runs a cycle on the calling thread, which counts as stopped for the time.
     pub fn cycle(&self, heap: &SpanHeap, world: &impl World, cause: Cause, stats: Writer<'_>) {
+        self.sample(heap);
+        let shown = self.timeline.begin();
         let begin = Instant::now();
         let last_live = Bytes(self.pacer.live() as usize);
         self.marker.prepare(last_live);
@@ -195,9 +229,9 @@ impl Collector {
         if self.config.verify_heap {
             heap.check(&stopped);
         }
-        let marked = self
-            .marker
-            .mark(heap, &self.shapes, &stopped, last_live, |visitor| world.visit_roots(&stopped, visitor));
+        let marked = self.marker.mark(heap, &self.shapes, &stopped, last_live, &self.timeline, |visitor| {
+            world.visit_roots(&stopped, visitor)
+        });
         let ended = Instant::now();
         let grown = self.marker.work_bytes().0 as i64 - work;
         let guard = stats.acquire();
@@ -220,31 +254,33 @@ impl Collector {
             self.forced.store(self.forced.load(Relaxed) + 1, Release);
         }
         drop(background);
+        self.sample(heap);
+        let ready = Instant::now();
         world.resume(stopped);
-        let pause = swept.elapsed();
+        let resumed = Instant::now();
+        let pause = resumed - swept;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.pauses.record(pause.as_nanos() as u64, unix.as_nanos() as u64);
         let times = Times { sweep: swept - begin, stop, marked: ended - swept, pause };
         self.measures.cycle(cause, &marked, times);
         let cpu = self.cpu_ns.fetch_add((marked.cpu + stop).as_nanos() as u64, Relaxed);
+        let record = CycleRecord {
+            number,
+            cause,
+            since_start: resumed - self.started,
+            gc_cpu: Duration::from_nanos(cpu),
+            total: resumed - begin,
+            sweep: swept - begin,
+            stop,
+            marked,
+            end: resumed - ended,
+            resume: resumed - ready,
+            before,
+            goal: self.pacer.goal(),
+        };
+        self.timeline.cycle(shown, &record);
         if self.config.gc_trace {
-            let since_start = self.started.elapsed();
-            let all = since_start.as_nanos() as f64 * f64::from(self.cpus);
-            trace_log::print(
-                self.id,
-                &CycleRecord {
-                    number,
-                    cause,
-                    since_start,
-                    gc_share: cpu as f64 / all,
-                    sweep: swept - begin,
-                    stop,
-                    marked,
-                    end: ended.elapsed(),
-                    before,
-                    goal: self.pacer.goal(),
-                },
-            );
+            trace_log::print(self.id, self.cpus, &record);
         }
     }
 
@@ -263,32 +299,41 @@ impl Collector {
         }
     }
 
-    /// Sweeps what is due before `bytes` more are allocated.
+    /// Sweeps what is due before `bytes` more are allocated; the pages.
     #[inline]
-    pub fn pay_sweep_debt(&self, heap: &SpanHeap, bytes: i64, stats: Writer<'_>) {
+    pub fn pay_sweep_debt(&self, heap: &SpanHeap, bytes: i64, stats: Writer<'_>) -> Pages {
         let mut debt = self.pacer.sweep_debt(bytes);
+        let mut paid = Pages(0);
         while debt.0 > 0 {
             let swept = heap.sweep_one(stats);
             self.pacer.swept(swept);
-            match swept {
-                Some(pages) => debt = Pages(debt.0.saturating_sub(pages.0)),
-                None => return,
-            }
+            let Some(pages) = swept else { break };
+            paid.0 += pages.0;
+            debt = Pages(debt.0.saturating_sub(pages.0));
         }
+        paid
     }
 
-    /// Sweeps one span beside the program; false when none is left. For threads that no stop waits for.
-    pub fn sweep_in_background(&self, heap: &SpanHeap) -> bool {
+    /// Sweeps one span beside the program; false when none is left. For threads that no stop waits for. `shown` is the
+    /// slice that these steps make.
+    pub fn sweep_in_background(&self, heap: &SpanHeap, shown: &mut Gathered) -> bool {
         let _held = lock(&self.background);
+        let began = self.timeline.begin();
         let swept = heap.sweep_one(heap.stats().unattached());
         self.pacer.swept(swept);
         self.measures.swept_in_background(swept.unwrap_or_default());
+        if let (Some(began), Some(pages)) = (began, swept) {
+            self.timeline.gather(shown, Kind::BackgroundSweep, began, pages);
+        }
         swept.is_some()
     }
 
     /// Sweeps all that is left.
     pub fn finish_sweep(&self, heap: &SpanHeap, stats: Writer<'_>) {
+        let began = self.timeline.begin();
         self.measures.swept_to_finish(heap.finish_sweep(stats));
         self.pacer.swept(None);
+        self.timeline.end(began, Kind::SweepRest, [0; 4]);
+        self.sample(heap);
     }
 }

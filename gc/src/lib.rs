@@ -8,6 +8,7 @@ pub mod mark;
 pub mod measures;
 pub mod pacer;
 pub mod scan;
+pub mod timeline;
 pub mod trace_log;
 pub mod verify;
 pub mod world;

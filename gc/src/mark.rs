@@ -9,6 +9,7 @@ pub mod termination;
 pub mod worker;
 
 use crate::scan::{Shapes, Visitor};
+use crate::timeline::{Kind, Timeline};
 use besom_alloc_core::os::OutOfMemory;
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
@@ -95,13 +96,14 @@ impl Marker {
         shapes: &Shapes,
         stopped: &Stopped<'_>,
         last_live: Bytes,
+        timeline: &Timeline,
         roots: impl FnOnce(&mut dyn Visitor) -> Bytes,
     ) -> Marked {
         let helpers = if last_live >= PARALLEL_FROM { self.gang.started() } else { 0 };
         if helpers > 0 {
-            self.mark_with::<true>(heap, shapes, stopped, helpers, roots)
+            self.mark_with::<true>(heap, shapes, stopped, helpers, timeline, roots)
         } else {
-            self.mark_with::<false>(heap, shapes, stopped, 0, roots)
+            self.mark_with::<false>(heap, shapes, stopped, 0, timeline, roots)
         }
     }
 
@@ -111,6 +113,7 @@ impl Marker {
         shapes: &Shapes,
         stopped: &Stopped<'_>,
         helpers: usize,
+        timeline: &Timeline,
         roots: impl FnOnce(&mut dyn Visitor) -> Bytes,
     ) -> Marked {
         let start = Instant::now();
@@ -121,11 +124,12 @@ impl Marker {
         let rooted = Instant::now();
         let totals = Mutex::new((Bytes(0), Duration::ZERO, 1usize));
         let helper = |index: usize| {
-            let began = Instant::now();
+            let (began, shown) = (Instant::now(), timeline.begin());
             let deque = lock(&self.deques[index]);
             let mut worker = Worker::<PARALLEL>::new(heap, shapes, &self.shared, &deque, index);
             self.shared.termination.join();
             worker.drain();
+            timeline.end(shown, Kind::MarkHelper, [worker.live().0 as u64, 0, 0, 0]);
             let mut totals = lock(&totals);
             totals.0 += worker.live();
             totals.1 += began.elapsed();

@@ -8,12 +8,14 @@ use besom_alloc_core::span_class::{Kind, SpanClass};
 use besom_alloc_core::units::Bytes;
 use besom_gc::mark::{Marked, Marker};
 use besom_gc::scan::PIECE;
+use besom_gc::timeline::Timeline;
 use besom_gc::verify::verify_marks;
 use besom_gc::{Encoding, Tracer};
 use std::ffi::c_void;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
 use yard::Yard;
 
 /// Live bytes from which on helpers take part.
@@ -28,7 +30,8 @@ fn write(object: *mut u64, word: usize, value: *mut u64) {
 fn mark(yard: &mut Yard, marker: &Marker, last_live: Bytes, roots: &[*mut u64]) -> Marked {
     let stopped = yard.stop();
     marker.prepare(last_live);
-    marker.mark(&yard.heap, &yard.shapes, &stopped, last_live, |visitor| {
+    let timeline = Timeline::new(1, Instant::now());
+    marker.mark(&yard.heap, &yard.shapes, &stopped, last_live, &timeline, |visitor| {
         roots.iter().for_each(|root| visitor.any(root.addr()));
         Bytes(roots.len() * 8)
     })

@@ -36,7 +36,7 @@
  *  - A process that forks must not use its heaps in the child, except to exec.
  *
  * Chapters: version, status, heap, threads, allocation, layouts, stores, roots, collection, statistics, metrics,
- * debugging. The last part, 'Inside the fast paths', is not for callers: it is what the inline functions need.
+ * timeline, debugging. The last part, 'Inside the fast paths', is not for callers: it is what the inline functions need.
  */
 #ifndef BESOM_H
 #define BESOM_H
@@ -548,8 +548,7 @@ typedef struct besom_stats {
 } besom_stats;
 
 /* Fills *out. Any thread, attached, blocked or neither. Takes a lock that is never held for long, and waits for at most a
- * few additions of each running mutator; they do not wait for it. Grows with the number of Ps. After besom_heap_free, as with
- * any function of a heap, what happens is undefined. */
+ * few additions of each running mutator; they do not wait for it. Grows with the number of Ps. */
 void besom_stats_read(besom_heap *heap, besom_stats *out);
 
 /* Objects of one size class. */
@@ -571,7 +570,7 @@ typedef struct besom_size_count {
  *
  * What is dead and not swept yet counts as allocated; after besom_collect nothing is. Memory counts by what may be touched:
  * of a table that grows with the heap the part for the pages of heap_sys, of which the system may have backed less. The C
- * library's memory is not counted (stacks of the collector's threads), nor what a few small allocations take. */
+ * library's memory is not counted (stacks of the collector's threads), nor a timeline's, nor a few small allocations'. */
 typedef struct besom_mem_stats {
     uint64_t alloc;           /* bytes of allocated objects: heap_alloc */
     uint64_t total_alloc;     /* bytes allocated ever */
@@ -617,7 +616,7 @@ void besom_mem_stats_read(besom_mutator *m, besom_mem_stats *out);
  * [safepoint] */
 void besom_mem_stats_read_slow(besom_mutator *m, besom_mem_stats *counted, besom_mem_stats *walked);
 
-/* ==== Metrics ============================================================================================
+/* ==== Metrics =====================================================================================
  *
  * Statistics by name, for tools: each has a name, a unit, a kind and a sentence, and new ones come with new versions,
  * so that a program that walks the list shows them all. docs/metrics.md lists what there is. Nothing is counted for a
@@ -693,6 +692,37 @@ besom_status besom_metrics_read(besom_heap *heap, besom_metric_value *values, si
  *   BESOM_ERR_NO_MEMORY   the system refused */
 besom_status besom_metrics_prometheus(besom_heap *heap, char *buffer, size_t room, size_t *length);
 besom_status besom_metrics_json(besom_heap *heap, char *buffer, size_t room, size_t *length);
+=======
+/* ==== Timeline ===========================================================================================
+ *
+ * A picture of a run: what the collector did, when, on which thread, and how large the heap was. Between a start and a
+ * stop the heap records; the stop writes one file, a JSON object in the Chrome trace event format, which
+ * https://ui.perfetto.dev and chrome://tracing open. docs/debugging.md says what its tracks show. A slice of time is in
+ * the file if it began after the start and ended before the stop; of a thread that goes on, the last bit of sweeping may
+ * be missing.
+ *
+ * Nothing is recorded for an allocation. While nothing is recorded at all, a thread looks at one word where it takes a
+ * span, sweeps, collects or goes on after it waited. While it is, each event costs some 100 ns; a cycle makes some
+ * tens of them, sweeping at most one every 100 us for each P. There is room for 1,048,576 of them in 64 MiB of addresses,
+ * which hold memory as they are filled and until the stop. Those beyond are dropped, and the file says how many.
+ */
+
+/* Starts recording, for a file at `path`, which is made, or emptied, now. Any thread, attached or not, while others
+ * work.
+ *   BESOM_ERR_INVALID     heap or path is NULL, or the file cannot be made
+ *   BESOM_ERR_STATE       the heap records already
+ *   BESOM_ERR_NO_MEMORY   the system refused */
+besom_status besom_timeline_start(besom_heap *heap, const char *path);
+
+/* Stops recording and writes the file. Any thread. The others go on meanwhile, and only a start or stop of the same heap
+ * waits; but a stop of the world waits for the caller, if it is attached and not blocked: writing takes about half a
+ * second for a million events. besom_heap_free does the same for a heap that records, and does not tell if the file could not be
+ * written.
+ *   BESOM_ERR_INVALID     heap is NULL
+ *   BESOM_ERR_STATE       the heap does not record
+ *   BESOM_ERR_LIMIT       the file could not be written to its end, most likely for want of space: it is cut off, and
+ *                         recording has ended all the same */
+besom_status besom_timeline_stop(besom_heap *heap);
 
 /* ==== Debugging ==========================================================================================
  *

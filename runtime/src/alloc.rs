@@ -233,6 +233,7 @@ impl Heap {
                 }
             };
             pacer.credit(taken);
+            self.collector.sample_growth(&self.spans);
             self.zero(m, &object, bytes);
             if kind != Kind::NoScan {
                 self.spans.publish_large(&object, kind);
@@ -250,13 +251,24 @@ impl Heap {
         // SAFETY: the caller's promise; the P is looked up anew after each safepoint.
         unsafe {
             while pacer.sweep_debt(bytes).0 > 0 {
-                let stats = (*(*m).p).writer(self.context());
+                let p = &*(*m).p;
+                let stats = p.writer(self.context());
+                let began = self.collector.timeline().begin();
+                let (mut pages, mut done) = (Pages(0), false);
                 for _ in 0..SWEEP_STEP {
                     let swept = self.spans.sweep_one(stats);
                     pacer.swept(swept);
-                    if swept.is_none() || pacer.sweep_debt(bytes).0 == 0 {
-                        return;
+                    pages.0 += swept.map_or(0, |swept| swept.0);
+                    done = swept.is_none() || pacer.sweep_debt(bytes).0 == 0;
+                    if done {
+                        break;
                     }
+                }
+                if let Some(began) = began {
+                    p.assisted(self.context(), began, pages);
+                }
+                if done {
+                    return;
                 }
                 if Mutator::polled(m) {
                     self.safepoint(m);

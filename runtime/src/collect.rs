@@ -5,6 +5,7 @@ use crate::mutator::{ATTACHED, BLOCKED, COLLECTING, Mutator};
 use crate::scheduler::Seat;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
+use besom_gc::timeline::{Kind, Why};
 use besom_gc::{Cause, Tracer, Visitor, World};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -74,7 +75,8 @@ impl Heap {
     pub(crate) unsafe fn safepoint(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
-            let p = self.scheduler.safepoint(self, Seat((*m).seat));
+            let kind = if Mutator::stops(m) { Kind::Stopped } else { Kind::WaitForP };
+            let p = self.waiting(kind, || self.scheduler.safepoint(self, Seat((*m).seat)));
             self.sit(m, p);
         }
     }
@@ -86,6 +88,7 @@ impl Heap {
     pub(crate) unsafe fn block(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
+            (*(*m).p).end_assist(self.context());
             self.rise(m);
             Mutator::take_snapshot(m, self);
             Mutator::set_state(m, BLOCKED);
@@ -98,7 +101,7 @@ impl Heap {
     pub(crate) unsafe fn unblock(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
-            let p = self.scheduler.unblock(self, Seat((*m).seat));
+            let p = self.waiting(Kind::WaitForP, || self.scheduler.unblock(self, Seat((*m).seat)));
             Mutator::set_state(m, ATTACHED);
             self.sit(m, p);
         }
@@ -129,7 +132,7 @@ impl Heap {
     pub(crate) unsafe fn try_collect(&self, m: *mut Mutator, cause: Cause) -> bool {
         // SAFETY: the caller's promise.
         let seat = unsafe { Seat((*m).seat) };
-        let own = self.scheduler.begin_collection(seat);
+        let own = self.begin_collection(seat);
         if own {
             self.collect_as(seat, cause);
         }
@@ -150,13 +153,22 @@ impl Heap {
             self.sweeper.wake(self);
         }
         if over {
-            let excess = self.spans.pages().footprint().0.saturating_sub(limit);
-            self.spans.pages().release(Bytes(excess), stats);
+            self.release_pages(Bytes(self.spans.pages().footprint().0.saturating_sub(limit)));
         }
         self.scheduler.end_collection();
     }
 
-    /// Runs `f` with the world stopped and the caches flushed, all swept.
+    /// Whether the caller collects from here on; if not, another did, and has finished.
+    fn begin_collection(&self, seat: Seat) -> bool {
+        let began = self.collector.timeline().begin();
+        let own = self.scheduler.begin_collection(seat);
+        if !own {
+            self.collector.timeline().end(began, Kind::WaitForCycle, [0; 4]);
+        }
+        own
+    }
+
+    /// Runs `f` with the world stopped and the caches flushed, all swept. `why` is for the timeline.
     ///
     /// # Safety
     /// `m` must be the calling thread's, attached and not blocked, with its registers captured.
@@ -164,11 +176,12 @@ impl Heap {
     pub(crate) unsafe fn with_world_stopped<R>(
         &self,
         m: *mut Mutator,
+        why: Why,
         f: impl FnOnce(&Stopped<'_>) -> R,
     ) -> R {
         let sweep = || self.collector.finish_sweep(&self.spans, self.spans.stats().unattached());
         // SAFETY: the caller's promise.
-        unsafe { self.as_collector(m, sweep, f) }
+        unsafe { self.as_collector(m, why, sweep, f) }
     }
 
     /// Runs `f` with the world stopped and the caches flushed; what is not swept stays so, and nobody sweeps.
@@ -181,6 +194,7 @@ impl Heap {
         unsafe {
             self.as_collector(
                 m,
+                Why::Statistics,
                 || (),
                 |stopped| self.collector.while_no_background_sweep(stopped, || f(stopped)),
             )
@@ -194,19 +208,25 @@ impl Heap {
     unsafe fn as_collector<R>(
         &self,
         m: *mut Mutator,
+        why: Why,
         before: impl FnOnce(),
         f: impl FnOnce(&Stopped<'_>) -> R,
     ) -> R {
         // SAFETY: the caller's promise.
         let seat = unsafe { Seat((*m).seat) };
-        while !self.scheduler.begin_collection(seat) {}
+        while !self.begin_collection(seat) {}
         before();
         let looks = Some(Cell::new((Instant::now(), Duration::ZERO)));
         let world = HeapWorld { heap: self, seat, looks };
+        let timeline = self.collector.timeline();
+        let began = timeline.begin();
         let stopped = world.stop();
+        let stands = timeline.begin();
         world.flush_caches(&stopped);
         let result = f(&stopped);
+        timeline.end_stop(stands, Kind::WorldStopped, why);
         world.resume(stopped);
+        timeline.end_stop(began, Kind::Hold, why);
         self.scheduler.end_collection();
         // SAFETY: the thread runs again, on the P that it had.
         unsafe { (*(*m).p).check_generation(self.context()) };

@@ -19,6 +19,7 @@ use crate::mutator::{Mutator as Raw, capture};
 use crate::status::{Error, Result};
 use besom_alloc_core::span_class::Kind;
 use besom_gc::Cause;
+use besom_gc::timeline::Why;
 use besom_stats::MemStats;
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -134,7 +135,9 @@ impl<'h> Mutator<'h> {
     /// Checks every equation of the heap's structures, and aborts on the first that does not hold.
     pub fn verify(&mut self) {
         // SAFETY: as in `alloc`.
-        unsafe { self.heap.with_world_stopped(self.enter(), |stopped| self.heap.spans.check(stopped)) };
+        unsafe {
+            self.heap.with_world_stopped(self.enter(), Why::Verify, |stopped| self.heap.spans.check(stopped))
+        };
     }
 
     /// Exact statistics, with the world stopped.

@@ -45,6 +45,7 @@ mod metrics;
 mod roots;
 mod stores;
 mod threads;
+mod timeline;
 
 /// `besom_status`: 0, or an [`Error`].
 type Status = c_int;

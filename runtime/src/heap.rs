@@ -17,6 +17,7 @@ use besom_alloc_core::os::{self, Mapping};
 use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::span_heap::{Found, SpanHeap};
 use besom_alloc_core::units::Bytes;
+use besom_gc::timeline::Kind as Slice;
 use besom_gc::{Collector, Config};
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
@@ -159,16 +160,17 @@ impl Heap {
         if self.mutators().any(|m| unsafe { Mutator::seats_caller(m) }) {
             return Err(Error::State);
         }
-        let (seat, p) = self
-            .scheduler
-            .attach(self, |seat| {
-                if self.seats_used.fetch_max(seat.0 + 1, AcqRel) <= seat.0 {
-                    self.spans.system().other.add(size_of::<Mutator>() as i64);
+        let seated = |seat: Seat| {
+            if self.seats_used.fetch_max(seat.0 + 1, AcqRel) <= seat.0 {
+                self.spans.system().other.add(size_of::<Mutator>() as i64);
+            }
+        };
+        let (seat, p) =
+            self.waiting(Slice::Attach, || self.scheduler.attach(self, seated)).map_err(|refused| {
+                match refused {
+                    Refused::NoMemory => Error::NoMemory,
+                    Refused::Full => Error::Limit,
                 }
-            })
-            .map_err(|refused| match refused {
-                Refused::NoMemory => Error::NoMemory,
-                Refused::Full => Error::Limit,
             })?;
         let m = self.mutator(seat);
         let Ok(stack) = self.native_stack(seat) else {
@@ -278,13 +280,14 @@ impl Heap {
 
     /// Gives free pages back to the system now; the bytes.
     pub fn release_memory(&self) -> Bytes {
-        self.spans.pages().release(Bytes(usize::MAX), self.spans.stats().unattached())
+        self.release_pages(Bytes(usize::MAX))
     }
 }
 
 impl Drop for Heap {
     fn drop(&mut self) {
         self.sweeper.stop();
+        self.end_timeline();
     }
 }
 

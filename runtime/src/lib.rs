@@ -24,6 +24,7 @@ mod status;
 mod sweeper;
 #[cfg(feature = "c-library")]
 mod system_memory;
+mod timeline;
 mod walk;
 
 pub use besom_alloc_core::span_class::Kind;

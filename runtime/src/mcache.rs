@@ -13,8 +13,9 @@ use besom_alloc_core::runs::Run;
 use besom_alloc_core::size_class::SizeClass;
 use besom_alloc_core::span_class::{Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
-use besom_alloc_core::units::PageId;
+use besom_alloc_core::units::{PageId, Pages};
 use besom_gc::Collector;
+use besom_gc::timeline::{Began, Gathered, Kind as Slice};
 use besom_stats::sync::raw::{AtomicU64, AtomicUsize, Ordering::*};
 use besom_stats::{StatsSeq, Writer};
 
@@ -37,6 +38,8 @@ pub struct PCache {
     /// Tiny blocks that were begun since the last flush, and those of the tiny cell's run that were not yet: the
     /// objects behind the first of each block are the tiny cell's count less what was begun.
     tiny_blocks: usize,
+    /// What the timeline shows as one slice of sweeping.
+    assist: Gathered,
 }
 
 /// A P: its cache.
@@ -185,7 +188,11 @@ impl P {
         // SAFETY: the caller holds the P.
         debug_assert_eq!(unsafe { (*self.cache()).flush_gen }, cx.heap.generation(), "a stale cache is used");
         let stats = self.writer(cx);
-        cx.collector.pay_sweep_debt(cx.heap, 0, stats);
+        match cx.collector.timeline().begin() {
+            None => _ = cx.collector.pay_sweep_debt(cx.heap, 0, stats),
+            // SAFETY: the caller holds the P.
+            Some(began) => unsafe { self.pay_and_show(cx, began, stats) },
+        }
         // SAFETY: the caller holds the P.
         let Some(page) = cx.heap.take(class, unsafe { self.pages() }, stats) else { return false };
         let span = cx.heap.tables().span(page);
@@ -198,6 +205,39 @@ impl P {
             *word |= bit;
         }
         true
+    }
+
+    /// # Safety
+    /// As for [`Self::refill`].
+    #[cold]
+    unsafe fn pay_and_show(&self, cx: Context<'_>, began: Began, stats: Writer<'_>) {
+        let paid = cx.collector.pay_sweep_debt(cx.heap, 0, stats);
+        // SAFETY: the caller holds the P.
+        unsafe { self.assisted(cx, began, paid) };
+    }
+
+    /// Shows a step of sweeping that began at `began` in the timeline, and now and then how the heap grows.
+    ///
+    /// # Safety
+    /// As for [`Self::refill`].
+    #[cold]
+    pub unsafe fn assisted(&self, cx: Context<'_>, began: Began, swept: Pages) {
+        if swept.0 != 0 {
+            // SAFETY: the caller holds the P.
+            let slice = unsafe { &mut (*self.cache()).assist };
+            cx.collector.timeline().gather(slice, Slice::SweepAssist, began, swept);
+        }
+        cx.collector.sample_growth(cx.heap);
+    }
+
+    /// Ends the slice of sweeping in the timeline, if there is one.
+    ///
+    /// # Safety
+    /// As for [`Self::release`].
+    pub unsafe fn end_assist(&self, cx: Context<'_>) {
+        // SAFETY: the caller's promise.
+        let slice = unsafe { &mut (*self.cache()).assist };
+        cx.collector.timeline().end_gathered(slice, Slice::SweepAssist);
     }
 
     /// Gives the span of a cell back; what was handed out of it is counted.
@@ -266,6 +306,7 @@ impl P {
                 }
             }
             cx.heap.pages().flush_cache(self.pages(), self.writer(cx));
+            self.end_assist(cx);
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::cells::{Cell, NO_CELLS};
 use crate::heap::Heap;
 use crate::mcache::P;
-use crate::scheduler::Seat;
+use crate::scheduler::{POLL_STOP, Seat};
 use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::units::Bytes;
 use besom_gc::scan::scan_words;
@@ -156,6 +156,15 @@ impl Mutator {
     pub(crate) unsafe fn polled(m: *const Mutator) -> bool {
         // SAFETY: the caller's promise.
         unsafe { (*m).poll.load(Relaxed) != 0 }
+    }
+
+    /// Whether the world is being stopped.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn stops(m: *const Mutator) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).poll.load(Relaxed) & POLL_STOP != 0 }
     }
 
     /// # Safety

@@ -2,6 +2,7 @@
 
 use crate::heap::Heap;
 use besom_alloc_core::os::{self, Thread};
+use besom_gc::timeline::{Gathered, Kind};
 use besom_stats::sync::{Condvar, Mutex, lock};
 use std::ffi::c_void;
 use std::sync::PoisonError;
@@ -71,11 +72,14 @@ unsafe extern "C" fn run(arg: *mut c_void) -> *mut c_void {
         if state.work {
             state.work = false;
             drop(state);
-            while heap.collector.sweep_in_background(&heap.spans) {
+            let mut shown = Gathered::default();
+            while heap.collector.sweep_in_background(&heap.spans, &mut shown) {
                 if lock(&sweeper.state).quit {
                     break;
                 }
             }
+            heap.collector.timeline().end_gathered(&mut shown, Kind::BackgroundSweep);
+            heap.collector.sample(&heap.spans);
             state = lock(&sweeper.state);
         } else {
             state = sweeper.changed.wait(state).unwrap_or_else(PoisonError::into_inner);

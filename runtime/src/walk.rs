@@ -4,6 +4,7 @@ use crate::heap::Heap;
 use crate::mutator::Mutator;
 use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::units::Bytes;
+use besom_gc::timeline::Why;
 use std::ops::ControlFlow::{Break, Continue};
 
 impl Heap {
@@ -20,7 +21,7 @@ impl Heap {
         let spans = &self.spans;
         // SAFETY: the caller's promise.
         let walked = unsafe {
-            self.with_world_stopped(m, |stopped| {
+            self.with_world_stopped(m, Why::Walk, |stopped| {
                 spans.try_for_each_span(stopped, |page, span| {
                     let kind = match spans.classes().get(span.class()).facts().kind {
                         Kind::TypedShared | Kind::Typed => 4,

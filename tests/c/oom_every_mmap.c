@@ -97,7 +97,7 @@ static int run(void)
     pthread_t thread;
     void **kept = NULL;
     size_t length;
-    int i, refused = 0;
+    int i, refused = 0, recorded;
     besom_options_init(&o);
     o.scan_native_stacks = 0;
     o.verify = BESOM_VERIFY_OFF;
@@ -108,6 +108,9 @@ static int run(void)
         CHECK_OK(besom_heap_free(heap));
         return refused;
     }
+    i = refused;
+    ACCEPT(besom_timeline_start(heap, "/dev/null"));
+    recorded = refused == i;
     {
         BESOM_FRAME(m, &kept);
         for (i = 0; i < 600; i++) {
@@ -148,6 +151,7 @@ static int run(void)
         twins(m);
         ACCEPT(besom_metrics_prometheus(heap, text, sizeof text, &length));
         ACCEPT(besom_metrics_json(heap, text, sizeof text, &length));
+        CHECK_EQ(besom_timeline_stop(heap), recorded ? BESOM_OK : BESOM_ERR_STATE);
         BESOM_FRAME_END(m);
     }
     CHECK_OK(besom_detach(m));

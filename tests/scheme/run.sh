@@ -34,10 +34,12 @@ for directory in "$here" "$here/../../runtime/examples/scheme/programs"; do
         fi
     done
 done
-if "$here/status.sh" "$scheme"; then
-    passed=$((passed + 1))
-else
-    failed=$((failed + 1))
-fi
+for script in status timeline; do
+    if "$here/$script.sh" "$scheme"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+    fi
+done
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

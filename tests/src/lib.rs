@@ -6,3 +6,4 @@ pub mod objects;
 pub mod process;
 pub mod rng;
 pub mod roots;
+pub mod timeline;

@@ -511,9 +511,11 @@ mod freed {
             length: *mut usize,
         ) -> c_int;
         fn besom_metrics_json(h: *mut c_void, to: *mut c_char, room: usize, length: *mut usize) -> c_int;
+        fn besom_timeline_start(h: *mut c_void, path: *const c_char) -> c_int;
+        fn besom_timeline_stop(h: *mut c_void) -> c_int;
     }
 
-    const FUNCTIONS: [&str; 19] = [
+    const FUNCTIONS: [&str; 21] = [
         "besom_heap_free",
         "besom_attach",
         "besom_procs_set",
@@ -533,6 +535,8 @@ mod freed {
         "besom_metrics_read",
         "besom_metrics_prometheus",
         "besom_metrics_json",
+        "besom_timeline_start",
+        "besom_timeline_stop",
     ];
 
     /// Every function of the header that takes a heap is in the list.
@@ -579,6 +583,8 @@ mod freed {
                 "besom_metrics_read" => drop(besom_metrics_read(heap, out, 1)),
                 "besom_metrics_prometheus" => drop(besom_metrics_prometheus(heap, null_mut(), 0, out.cast())),
                 "besom_metrics_json" => drop(besom_metrics_json(heap, null_mut(), 0, out.cast())),
+                "besom_timeline_start" => drop(besom_timeline_start(heap, c"/dev/null".as_ptr())),
+                "besom_timeline_stop" => drop(besom_timeline_stop(heap)),
                 _ => panic!("{function} is not called"),
             }
         }

@@ -14,7 +14,7 @@ static const char prelude[] =
 
 char **scheme_arguments;
 static bool print_stats;
-static const char *metrics_file;
+static const char *metrics_file, *timeline;
 
 static void stats(void) {
     besom_stats s; besom_stats_read(heap, &s);
@@ -42,6 +42,8 @@ _Noreturn void scheme_exit(vm *v, int status) {
     ports_flush_all(v);
     if (output_error) fprintf(stderr, "scheme: cannot write: %s\n", strerror(output_error)), status += status == 0 ? 74 : 0;
     if (metrics_file && !metrics() && status == 0) status = 74;
+    if (timeline && besom_timeline_stop(heap) == BESOM_ERR_LIMIT)
+        fprintf(stderr, "scheme: cannot write %s\n", timeline), status += status == 0 ? 74 : 0;
     if (print_stats) stats();
     exit(status); /* other threads may be attached, so the heap ends with the process */
 }
@@ -106,6 +108,7 @@ static const char help[] =
     "  --heap-limit N[kmg]  at most N bytes of heap; beyond it the program gets the error 'out of memory'\n"
     "  --gc-stats           print the collector's statistics at exit\n"
     "  --metrics FILE       write its metrics at exit: as JSON if FILE ends in .json, else as Prometheus' text\n"
+    "  --gc-timeline FILE   write a picture of the run, for https://ui.perfetto.dev\n"
     "  --help, --version\n"
     "The collector also reads BESOM_* from the environment.\n";
 
@@ -121,12 +124,14 @@ int main(int argc, char **argv) {
 #define VALUE(name) (!strcmp(argv[i], name) && i + 1 < argc ? argv[++i] : !strncmp(argv[i], name "=", sizeof name) ? argv[i] + sizeof name : NULL)
         else if ((value = VALUE("--heap-limit"))) options.heap_limit = size_of(value);
         else if ((value = VALUE("--metrics"))) metrics_file = value;
+        else if ((value = VALUE("--gc-timeline"))) timeline = value;
         else return fprintf(stderr, "scheme: unknown option '%s'\n%s", argv[i], help), 64;
     }
     options.encoding = (besom_encoding){.mask = 1, .tag = 1, .address = ~(uint64_t)7}; /* odd words are pointers, tagged below bit 3 */
     options.scan_native_stacks = 0; /* C locals are no roots: what must live is on the VM stack */
     besom_status status = besom_heap_new(&options, &heap);
     if (status != BESOM_OK) return fprintf(stderr, "scheme: cannot make the heap: %s\n", besom_status_name(status)), 70;
+    if (timeline && besom_timeline_start(heap, timeline) != BESOM_OK) return fprintf(stderr, "scheme: cannot make %s\n", timeline), 73;
     vm *v = vm_new(MAIN_STACK);
     if (!v || besom_roots_add(heap, globals, GLOBALS, BESOM_VALUES) != BESOM_OK) return fputs("scheme: no memory\n", stderr), 70;
     scheme_arguments = argv + i; v->is_main = true; boot(v);

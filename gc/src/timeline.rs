@@ -1,0 +1,443 @@
+//! A record of what the collector did and when, for a picture: each slice of time and each sample of the heap's
+//! size, of a session between a start and a stop, which writes them to a file (`json`).
+//!
+//! While no session is on, each place that would record costs one relaxed load. A slice is recorded when it ends, by
+//! the thread whose it is, if the session in which it began is on still: so each lies in its session. Where they are
+//! kept meanwhile is `recorder`'s.
+
+pub mod json;
+pub mod recorder;
+
+use crate::cycle::{Cause, CycleRecord};
+use besom_alloc_core::heap_tables::ZeroedTable;
+use besom_alloc_core::os::OutOfMemory;
+use besom_alloc_core::units::Pages;
+use besom_stats::sync::raw;
+use besom_stats::sync::{Mutex, lock};
+use json::Head;
+use recorder::{Buffer, Recorder, Session, Slot, WORDS};
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// Events of a session at most. Higher: 64 bytes of address space each, and of memory when recorded. Lower: a longer
+/// run is cut off; a busy one makes some thousands a second.
+pub const CAPACITY: usize = 1 << 20;
+
+/// Steps of a thread's sweeping that are less far apart than this are one slice. Higher: a slice says less about when
+/// it was swept. Lower: one event for each refill.
+const GATHER_NS: u64 = 100_000;
+
+/// Time between two samples of the heap's size while it grows. Higher: a coarser curve. Lower: more events.
+const SAMPLE_NS: u64 = 1_000_000;
+
+/// A thread that goes on after it blocked and waited less than this shows no wait. Higher: short waits are missed.
+/// Lower: a program that blocks often fills the buffer.
+const WAIT_NS: u64 = 10_000;
+
+/// What a slice is; a line in the table of names in `json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// A cycle: number, live bytes before, after, the goal; its cause is the note.
+    Cycle,
+    /// Of a cycle: finishing the last sweep.
+    FinishSweep,
+    /// Of a cycle: from the request to the stopped world.
+    Stop,
+    /// Of a cycle: the caches are flushed.
+    Flush,
+    /// Of a cycle: the roots are scanned.
+    Roots,
+    /// Of a cycle: the rest of marking.
+    Mark,
+    /// Of a cycle: from the end of marking until the world may go on.
+    End,
+    /// Of a cycle: threads are told that they may go on, and the first do.
+    Resume,
+    /// A stop that is no cycle, from the request to the resumed world; [`Why`] is the note.
+    Hold,
+    /// The world stands still: the cycle's number; [`Why`] is the note.
+    WorldStopped,
+    /// A mark helper takes part: bytes that it marked.
+    MarkHelper,
+    /// Sweeping beside the program: pages, nanoseconds of work.
+    BackgroundSweep,
+    /// Sweeping before an allocation: pages, nanoseconds of work.
+    SweepAssist,
+    /// Sweeping all that is left.
+    SweepRest,
+    /// A thread waits at a safepoint for the end of a stop.
+    Stopped,
+    /// A thread waits for a P, or for the end of a stop after it blocked.
+    WaitForP,
+    /// A thread waits for another's collection.
+    WaitForCycle,
+    /// A thread attaches, and waits for what it needs for that.
+    Attach,
+    /// Memory goes back to the system: bytes.
+    Release,
+    /// A sample: live bytes, the goal, the footprint. Not a slice.
+    Heap,
+}
+
+/// Why the world was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Why {
+    /// A cycle.
+    Cycle,
+    /// A walk over all objects.
+    Walk,
+    /// A check of the heap's structures.
+    Verify,
+    /// Statistics that need a stop.
+    Statistics,
+}
+
+/// Causes by their number, for notes.
+const CAUSES: [Cause; 4] = [Cause::Pace, Cause::Forced, Cause::Every, Cause::Limit];
+/// Reasons by their number, for notes.
+const REASONS: [Why; 4] = [Why::Cycle, Why::Walk, Why::Verify, Why::Statistics];
+/// Kinds by their number.
+const KINDS: [Kind; 20] = {
+    use Kind::*;
+    [
+        Cycle,
+        FinishSweep,
+        Stop,
+        Flush,
+        Roots,
+        Mark,
+        End,
+        Resume,
+        Hold,
+        WorldStopped,
+        MarkHelper,
+        BackgroundSweep,
+        SweepAssist,
+        SweepRest,
+        Stopped,
+        WaitForP,
+        WaitForCycle,
+        Attach,
+        Release,
+        Heap,
+    ]
+};
+
+/// An event, as it is recorded and read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What it is.
+    pub kind: Kind,
+    /// A [`Cause`] or a [`Why`], by the kind.
+    pub note: u8,
+    /// The thread; [`WORLD`] or 0 for what is no thread's.
+    pub tid: u32,
+    /// Nanoseconds since the heap was made.
+    pub start: u64,
+    /// Nanoseconds.
+    pub duration: u64,
+    /// By the kind.
+    pub args: [u64; 4],
+}
+
+/// The track of the stopped world: the first number that no thread has, since Linux numbers them below 2^22.
+pub const WORLD: u32 = 1 << 22;
+
+impl Event {
+    fn words(&self) -> [u64; WORDS] {
+        let what = u64::from(self.tid) << 32 | u64::from(self.note) << 8 | self.kind as u64;
+        let [a, b, c, d] = self.args;
+        [what, self.start, self.duration, a, b, c, d]
+    }
+
+    fn of([what, start, duration, a, b, c, d]: [u64; WORDS]) -> Option<Event> {
+        let kind = *KINDS.get(usize::from(what as u8))?;
+        let (note, tid) = ((what >> 8) as u8, (what >> 32) as u32);
+        Some(Event { kind, note, tid, start, duration, args: [a, b, c, d] })
+    }
+
+    /// Of a cycle.
+    pub fn cause(&self) -> Option<Cause> {
+        CAUSES.get(usize::from(self.note)).copied()
+    }
+
+    /// Of a stop.
+    pub fn why(&self) -> Option<Why> {
+        REASONS.get(usize::from(self.note)).copied()
+    }
+}
+
+/// The beginning of a slice.
+#[derive(Clone, Copy, Debug)]
+pub struct Began {
+    session: Session,
+    ns: u64,
+}
+
+/// A slice that grows by steps of one thread. All zero is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gathered {
+    session: Session,
+    tid: u32,
+    start: u64,
+    end: u64,
+    /// Nanoseconds of it that were steps.
+    busy: u64,
+    pages: u64,
+}
+
+/// Why a session could not be started, or came to no good end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimelineError {
+    /// One is on already, or none is.
+    State,
+    /// The system refused memory.
+    NoMemory,
+    /// The file cannot be made.
+    CannotCreate,
+    /// The file cannot be written to its end.
+    CannotWrite,
+}
+
+impl From<OutOfMemory> for TimelineError {
+    fn from(_: OutOfMemory) -> TimelineError {
+        TimelineError::NoMemory
+    }
+}
+
+/// The slots, in a mapping that is made at the first start and stays.
+struct Mapped {
+    slots: OnceLock<ZeroedTable<Slot>>,
+    capacity: usize,
+}
+
+impl Buffer for Mapped {
+    fn slot(&self, index: usize) -> Option<&Slot> {
+        if index < self.capacity { self.slots.get().map(|slots| slots.get(index)) } else { None }
+    }
+}
+
+/// A session that is on.
+struct Running {
+    file: File,
+    /// Room for the events' order, so that a stop asks for no memory. Not touched before.
+    order: Vec<u32>,
+}
+
+/// The timeline of one heap.
+pub struct Timeline {
+    recorder: Recorder<Mapped>,
+    /// Held for a start and a stop, file and all; by nobody who records.
+    running: Mutex<Option<Running>>,
+    heap: u64,
+    epoch: Instant,
+    /// When the heap's size is sampled next.
+    next_sample: raw::AtomicU64,
+}
+
+impl Timeline {
+    /// That of heap number `heap`, which was made at `epoch`.
+    pub fn new(heap: u64, epoch: Instant) -> Timeline {
+        Timeline::with_capacity(heap, epoch, CAPACITY)
+    }
+
+    fn with_capacity(heap: u64, epoch: Instant, capacity: usize) -> Timeline {
+        Timeline {
+            recorder: Recorder::new(Mapped { slots: OnceLock::new(), capacity }),
+            running: Mutex::new(None),
+            heap,
+            epoch,
+            next_sample: raw::AtomicU64::new(0),
+        }
+    }
+
+    /// Starts a session that its stop writes to a new file at `path`.
+    pub fn start(&self, path: &Path) -> Result<(), TimelineError> {
+        let mut running = lock(&self.running);
+        if running.is_some() {
+            return Err(TimelineError::State);
+        }
+        let Mapped { slots, capacity } = self.recorder.buffer();
+        let mut order = Vec::new();
+        order.try_reserve_exact(*capacity).map_err(|_| TimelineError::NoMemory)?;
+        if slots.get().is_none() {
+            // The lock is held: nobody else sets it.
+            let _ = slots.set(ZeroedTable::new(*capacity)?);
+        }
+        let file = File::create(path).map_err(|_| TimelineError::CannotCreate)?;
+        *running = Some(Running { file, order });
+        self.next_sample.store(0, raw::Ordering::Relaxed);
+        self.recorder.start();
+        Ok(())
+    }
+
+    /// Stops the session and writes its file. Also when that fails, the session is over.
+    pub fn stop(&self) -> Result<(), TimelineError> {
+        let mut running = lock(&self.running);
+        let Some(Running { file, mut order }) = running.take() else { return Err(TimelineError::State) };
+        let recorded = self.recorder.stop();
+        let event = |index: u32| self.recorder.event(index as usize).and_then(Event::of);
+        order.extend(0..recorded.events as u32);
+        // By track, and there the outer slice before the inner ones, also when they begin together.
+        order.sort_unstable_by_key(|&index| {
+            event(index).map(|e| (e.tid, e.start, std::cmp::Reverse(e.duration), e.kind))
+        });
+        let head = Head { heap: self.heap, events: recorded.events, dropped: recorded.dropped };
+        let events = order.iter().filter_map(|&index| event(index));
+        let written = json::write(file, &head, events);
+        if let Some(slots) = self.recorder.buffer().slots.get() {
+            slots.clear(recorded.events);
+        }
+        written.map_err(|_| TimelineError::CannotWrite)
+    }
+
+    /// Whether a session is on.
+    pub fn is_on(&self) -> bool {
+        self.recorder.session().is_some()
+    }
+
+    /// A slice begins, if a session is on.
+    #[inline(always)]
+    pub fn begin(&self) -> Option<Began> {
+        self.recorder.session().map(|session| self.begin_in(session))
+    }
+
+    #[cold]
+    fn begin_in(&self, session: Session) -> Began {
+        Began { session, ns: self.now() }
+    }
+
+    /// The slice ends now.
+    #[inline(always)]
+    pub fn end(&self, began: Option<Began>, kind: Kind, args: [u64; 4]) {
+        if let Some(began) = began {
+            self.end_of(began, kind, args);
+        }
+    }
+
+    #[cold]
+    fn end_of(&self, began: Began, kind: Kind, args: [u64; 4]) {
+        let duration = self.now() - began.ns;
+        if kind != Kind::WaitForP || duration >= WAIT_NS {
+            self.record(began, kind, 0, current_tid(), 0..duration, args);
+        }
+    }
+
+    /// The slices of a cycle that ended just now.
+    #[inline(always)]
+    pub fn cycle(&self, began: Option<Began>, cycle: &CycleRecord) {
+        if let Some(began) = began {
+            self.phases(began, cycle);
+        }
+    }
+
+    #[cold]
+    fn phases(&self, began: Began, cycle: &CycleRecord) {
+        let ns = |d: Duration| d.as_nanos() as u64;
+        let tid = current_tid();
+        let all = ns(cycle.total);
+        let swept = ns(cycle.sweep);
+        let stopped = swept + ns(cycle.stop);
+        let ended = all - ns(cycle.end);
+        let ready = all - ns(cycle.resume);
+        let rooted = ended - ns(cycle.marked.drain_time);
+        let flushed = rooted - ns(cycle.marked.root_time);
+        let number = [cycle.number, 0, 0, 0];
+        let facts = [cycle.number, cycle.before, cycle.marked.live.0 as u64, cycle.goal];
+        let phase = |kind, from, to| event(began, kind, 0, tid, from..to, [0; 4]);
+        // At once, so that a session has a cycle with all its phases or none of them.
+        let events = [
+            event(began, Kind::Cycle, cycle.cause as u8, tid, 0..all, facts),
+            phase(Kind::FinishSweep, 0, swept),
+            phase(Kind::Stop, swept, stopped),
+            phase(Kind::Flush, stopped, flushed),
+            phase(Kind::Roots, flushed, rooted),
+            phase(Kind::Mark, rooted, ended),
+            phase(Kind::End, ended, ready),
+            phase(Kind::Resume, ready, all),
+            event(began, Kind::WorldStopped, Why::Cycle as u8, WORLD, stopped..ready, number),
+        ];
+        self.recorder.record(began.session, events.map(|event| event.words()));
+    }
+
+    /// A stop for `why` ends now: [`Kind::WorldStopped`] before the world goes on, [`Kind::Hold`] after.
+    #[inline(always)]
+    pub fn end_stop(&self, began: Option<Began>, kind: Kind, why: Why) {
+        if let Some(began) = began {
+            self.end_stop_of(began, kind, why);
+        }
+    }
+
+    #[cold]
+    fn end_stop_of(&self, began: Began, kind: Kind, why: Why) {
+        let tid = if kind == Kind::WorldStopped { WORLD } else { current_tid() };
+        self.record(began, kind, why as u8, tid, 0..self.now() - began.ns, [0; 4]);
+    }
+
+    /// Adds a step that ends now to a slice, or ends the slice and begins one with it.
+    #[cold]
+    pub fn gather(&self, slice: &mut Gathered, kind: Kind, began: Began, pages: Pages) {
+        let (tid, now) = (current_tid(), self.now());
+        if slice.session != began.session || slice.tid != tid || began.ns - slice.end > GATHER_NS {
+            self.end_gathered(slice, kind);
+            *slice = Gathered { session: began.session, tid, start: began.ns, ..Gathered::default() };
+        }
+        slice.end = now;
+        slice.busy += now - began.ns;
+        slice.pages += pages.0 as u64;
+    }
+
+    /// Ends a slice that was gathered, if there is one.
+    #[inline(always)]
+    pub fn end_gathered(&self, slice: &mut Gathered, kind: Kind) {
+        if slice.pages != 0 {
+            self.record_gathered(std::mem::take(slice), kind);
+        }
+    }
+
+    #[cold]
+    fn record_gathered(&self, slice: Gathered, kind: Kind) {
+        let Gathered { session, tid, start, end, busy, pages } = slice;
+        self.record(Began { session, ns: start }, kind, 0, tid, 0..end - start, [pages, busy, 0, 0]);
+    }
+
+    /// Whether a sample of the heap's size, while it grows, is due.
+    pub fn sample_is_due(&self, began: &Began) -> bool {
+        let due = self.next_sample.load(raw::Ordering::Relaxed);
+        let next = began.ns + SAMPLE_NS;
+        let relaxed = raw::Ordering::Relaxed;
+        began.ns >= due && self.next_sample.compare_exchange(due, next, relaxed, relaxed).is_ok()
+    }
+
+    /// Records a sample of the heap's size.
+    #[cold]
+    pub fn sample(&self, began: Began, live: u64, goal: u64, footprint: u64) {
+        self.record(began, Kind::Heap, 0, 0, 0..0, [live, goal, footprint, 0]);
+    }
+
+    fn now(&self) -> u64 {
+        self.epoch.elapsed().as_nanos() as u64
+    }
+
+    fn record(&self, began: Began, kind: Kind, note: u8, tid: u32, at: Range<u64>, args: [u64; 4]) {
+        self.recorder.record(began.session, [event(began, kind, note, tid, at, args).words()]);
+    }
+}
+
+/// `at` is nanoseconds after `began`.
+fn event(began: Began, kind: Kind, note: u8, tid: u32, at: Range<u64>, args: [u64; 4]) -> Event {
+    Event { kind, note, tid, start: began.ns + at.start, duration: at.end - at.start, args }
+}
+
+fn current_tid() -> u32 {
+    // SAFETY: no preconditions.
+    unsafe { libc::gettid() as u32 }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;
