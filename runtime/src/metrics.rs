@@ -107,12 +107,12 @@ const TABLE: &[Metric] = &[
     gauge(
         c"besom/memory/committed:bytes",
         Source::Stats(|s| unsigned(s.committed)),
-        c"Heap pages that the system may back with memory.",
+        c"Heap pages that the system may back with memory, and the mark queues.",
     ),
     gauge(
         c"besom/memory/released:bytes",
         Source::Stats(|s| unsigned(s.released)),
-        c"Heap pages given back to the system, their addresses kept.",
+        c"Heap pages without memory: never used yet, or given back to the system.",
     ),
     gauge(
         c"besom/memory/in-heap:bytes",

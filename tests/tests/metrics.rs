@@ -559,7 +559,7 @@ mod freed {
     /// # Safety
     /// None: that is the point.
     unsafe fn call(function: &str, heap: *mut c_void) {
-        let mut room = [0u64; 64];
+        let mut room = [0u64; 1024];
         let out = from_mut(&mut room).cast::<c_void>();
         // SAFETY: the heap is freed, or none, which the function is to tell.
         unsafe {
