@@ -310,7 +310,7 @@ fn reentry_is_caught() {
         let both = first.join().unwrap() && passed;
         if both { &PASSED } else { &CAUGHT }.fetch_add(1, Ordering::Relaxed);
         if both {
-            settled(&world, 2);
+            assert_eq!(pairs(&world.stats.read_stopped()), 2);
         }
     });
     let (caught, passed) = (CAUGHT.load(Ordering::Relaxed), PASSED.load(Ordering::Relaxed));
