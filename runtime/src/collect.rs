@@ -6,6 +6,7 @@ use crate::scheduler::Seat;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
 use besom_gc::{Cause, Tracer, Visitor, World};
+use besom_stats::race_detector::release;
 
 /// The world, as a mutator that collects stops it.
 struct HeapWorld<'h> {
@@ -25,6 +26,7 @@ impl World for HeapWorld<'_> {
     fn resume(&self, _: Stopped<'_>) {
         // SAFETY: as in `stop`.
         unsafe { Mutator::set_state(self.heap.mutator(self.seat), ATTACHED) };
+        release(self.heap);
         self.heap.scheduler.resume(self.heap, self.seat);
     }
 

@@ -16,6 +16,7 @@ use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::span_heap::{Found, SpanHeap};
 use besom_alloc_core::units::Bytes;
 use besom_gc::{Collector, Config};
+use besom_stats::race_detector;
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
 use std::alloc::Layout;
@@ -62,6 +63,7 @@ impl Heap {
     /// Makes a heap. `Invalid`: an option is out of its range. `NoMemory`: the system refused.
     pub fn new(options: &Options) -> Result<Pin<Box<Heap>>> {
         options.check()?;
+        race_detector::detect();
         let wanted = Bytes(options.heap_limit.saturating_mul(RESERVE_OVER_LIMIT).min(DEFAULT_RESERVE.0));
         let mut spans = SpanHeap::new(wanted, Bytes(options.heap_limit), options.clobber_free != 0)?;
         if options.collect_every != 0 {
