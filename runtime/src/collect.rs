@@ -63,6 +63,7 @@ impl Heap {
     /// `m` must be the calling thread's, attached and not blocked, with its registers captured.
     #[inline(never)]
     pub(crate) unsafe fn safepoint(&self, m: *mut Mutator) {
+        release(self);
         // SAFETY: the caller's promise.
         unsafe {
             let p = self.scheduler.safepoint(self, Seat((*m).seat));
@@ -120,6 +121,7 @@ impl Heap {
     pub(crate) unsafe fn try_collect(&self, m: *mut Mutator, cause: Cause) -> bool {
         // SAFETY: the caller's promise.
         let seat = unsafe { Seat((*m).seat) };
+        release(self);
         let own = self.scheduler.begin_collection(seat);
         if own {
             self.collect_as(seat, cause);

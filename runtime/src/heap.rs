@@ -229,6 +229,7 @@ impl Heap {
             (*m).cells = NO_CELLS.as_ptr();
             (*m).p = std::ptr::null();
         }
+        race_detector::release(self);
     }
 
     /// Gives a mutator's seat and P up, and its roots.
@@ -297,6 +298,8 @@ impl House for Heap {
         let Ok(new) = P::new() else { return false };
         self.spans.system().mcaches.add(size_of::<PCache>() as i64);
         self.ps.insert(p.0, Box::new(new));
+        // It may be another thread's before this one leaves the library.
+        race_detector::release(self);
         true
     }
 

@@ -18,6 +18,8 @@ use core::ffi::{c_char, c_int, c_void};
 static PRESENT: AtomicU8 = AtomicU8::new(0);
 const TSAN: u8 = 1;
 const HELGRIND: u8 = 2;
+/// Names the memory that was handed to [`watch`].
+const MEMORY: *const AtomicU8 = &raw const PRESENT;
 
 /// Finds out which detectors watch this process. To be called before the first [`inside`].
 pub fn detect() {
@@ -64,6 +66,15 @@ pub fn release<T>(owner: *const T) {
 pub fn acquire<T>(owner: *const T) {
     if PRESENT.load(Relaxed) != 0 {
         tell_acquire(owner.addr());
+    }
+}
+
+/// To be called when addresses that were reserved may be accessed from here on. Helgrind would never look at them; and to it
+/// they are the calling thread's, until another leaves the library.
+pub fn watch(start: usize, bytes: usize) {
+    if PRESENT.load(Relaxed) & HELGRIND != 0 {
+        helgrind::watch(start, bytes);
+        helgrind::before(MEMORY.addr());
     }
 }
 
@@ -120,6 +131,7 @@ fn tell_acquire(owner: usize) {
     }
     if PRESENT.load(Relaxed) & HELGRIND != 0 {
         helgrind::after(owner);
+        helgrind::after(MEMORY.addr());
     }
 }
 
@@ -179,6 +191,7 @@ mod helgrind {
     const SEND: usize = TOOL + 0x121;
     const RECEIVE: usize = TOOL + 0x122;
     const ACCESSIBLE: usize = TOOL + 0x12e;
+    const WATCH: usize = TOOL + 0x128;
 
     /// Whether this runs under helgrind (another tool of Valgrind's knows nothing of the question).
     pub fn is_present() -> bool {
@@ -194,6 +207,11 @@ mod helgrind {
     /// See [`before`].
     pub fn after(name: usize) {
         request(RECEIVE, name, 0, 0);
+    }
+
+    /// From here on accesses to these addresses are looked at.
+    pub fn watch(start: usize, bytes: usize) {
+        request(WATCH, start, bytes, 0);
     }
 
     /// The answer, or 0 without Valgrind.
