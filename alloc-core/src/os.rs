@@ -3,6 +3,7 @@
 //! Everything that can fail says so by value. Nothing here allocates on the C heap, except inside the C library
 //! when it creates a thread or looks up the main thread's stack.
 
+use besom_stats::race_detector;
 use libc::{c_int, c_void};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use std::ffi::CStr;
@@ -134,7 +135,11 @@ impl Reservation {
         let part = self.part(start, bytes);
         // SAFETY: the range lies in our own mapping, by `part`, and access is only widened.
         let failed = unsafe { libc::mprotect(part, bytes, libc::PROT_READ | libc::PROT_WRITE) } != 0;
-        if failed { Err(OutOfMemory) } else { Ok(()) }
+        if failed {
+            return Err(OutOfMemory);
+        }
+        race_detector::watch(start, bytes);
+        Ok(())
     }
 
     /// Drops the memory behind addresses that may be accessed; they read as zero afterwards. False: the system

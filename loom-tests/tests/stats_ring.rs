@@ -6,7 +6,10 @@
 
 #![cfg(loom)]
 
-use besom_stats::sync::{AtomicU32, Mutex, Ordering, lock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicUsize;
+
+use besom_stats::sync::{AtomicU32, Mutex, Ordering, lock, yield_now};
 use besom_stats::{ConsistentHeapStats, HeapStatsDelta, PauseLog, StatsSeq, Writer};
 use loom::sync::Arc;
 use loom::thread;
@@ -200,6 +203,118 @@ fn no_snapshot_has_the_effect_without_the_cause() {
         first.join().unwrap();
         second.join().unwrap();
     });
+}
+
+/// A writer that never rests: it has the next guard open before the reader looks again, and closes that one only when
+/// the reader has left. A reader that wants to see no guard open waits for ever.
+#[test]
+fn a_reader_waits_for_one_guard() {
+    static WAITED: AtomicUsize = AtomicUsize::new(0);
+    model(3, || {
+        let world = World::new([true]);
+        // How often the reader has found the first guard open, and whether it is done.
+        let (found, done) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let writer = {
+            let (world, found, done) = (Arc::clone(&world), Arc::clone(&found), Arc::clone(&done));
+            thread::spawn(move || {
+                pair(world.writer(0));
+                let guard = world.writer(0).acquire();
+                guard.in_heap(1);
+                guard.small_alloc(1, 1);
+                while found.load(Ordering::Acquire) > 0 && done.load(Ordering::Acquire) == 0 {
+                    yield_now();
+                }
+            })
+        };
+        let mut found_first = false;
+        let snapshot = world.stats.read_pausing(world.seqs.iter(), |seq| {
+            if seq == 1 {
+                found_first = true;
+                found.fetch_add(1, Ordering::Release);
+            }
+            yield_now();
+        });
+        done.store(1, Ordering::Release);
+        // The second guard was opened after the generation had turned.
+        assert!(pairs(&snapshot) <= if found_first { 1 } else { 2 });
+        WAITED.fetch_add(usize::from(found_first), Ordering::Relaxed);
+        writer.join().unwrap();
+        settled(&world, 2);
+    });
+    assert!(WAITED.load(Ordering::Relaxed) > 0, "no execution in which the reader waited");
+}
+
+/// Threads without a P take turns among themselves, and the reader waits for one guard of theirs as well.
+#[test]
+fn two_unattached_writers() {
+    model(3, || {
+        let world = World::new([true]);
+        let other = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || pair(world.stats.unattached()))
+        };
+        let twice = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || (0..2).for_each(|_| pair(world.stats.unattached())))
+        };
+        read_twice(&world, 3);
+        other.join().unwrap();
+        twice.join().unwrap();
+        settled(&world, 3);
+    });
+}
+
+/// Two threads use one P. If their guards would overlap the second is caught, in every execution; if one P is handed
+/// from the first to the second, it is not.
+#[test]
+fn reentry_is_caught() {
+    static CAUGHT: AtomicUsize = AtomicUsize::new(0);
+    static PASSED: AtomicUsize = AtomicUsize::new(0);
+    /// Opens and closes a guard, unless that is refused; `inside` are those who have one. False: refused.
+    fn guard(world: &World<1>, inside: &AtomicUsize) -> bool {
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let guard = world.writer(0).acquire();
+            assert_eq!(inside.fetch_add(1, Ordering::Relaxed), 0, "two guards of one P");
+            guard.in_heap(1);
+            guard.small_alloc(1, 1);
+            inside.fetch_sub(1, Ordering::Relaxed);
+        }));
+        match opened {
+            Ok(()) => true,
+            Err(panic) => {
+                let refused = panic.downcast_ref::<String>().map(String::as_str).unwrap_or_default();
+                assert!(
+                    refused.starts_with("besom: heap statistics: a P opened a second guard"),
+                    "{refused}"
+                );
+                false
+            }
+        }
+    }
+    model(3, || {
+        let world = World::new([true]);
+        // Not the model's: what is counted is the order of execution itself.
+        let inside = Arc::new(AtomicUsize::new(0));
+        let handed = Arc::new(AtomicU32::new(0));
+        let first = {
+            let (world, inside, handed) = (Arc::clone(&world), Arc::clone(&inside), Arc::clone(&handed));
+            thread::spawn(move || {
+                let passed = guard(&world, &inside);
+                handed.store(1, Ordering::Release);
+                passed
+            })
+        };
+        let was_handed = handed.load(Ordering::Acquire) == 1;
+        let passed = guard(&world, &inside);
+        assert!(passed || !was_handed, "a P that was handed over is refused");
+        let both = first.join().unwrap() && passed;
+        if both { &PASSED } else { &CAUGHT }.fetch_add(1, Ordering::Relaxed);
+        if both {
+            assert_eq!(pairs(&world.stats.read_stopped()), 2);
+        }
+    });
+    let (caught, passed) = (CAUGHT.load(Ordering::Relaxed), PASSED.load(Ordering::Relaxed));
+    assert!(caught > 0 && passed > 0, "{caught} executions were caught, {passed} passed");
 }
 
 #[test]

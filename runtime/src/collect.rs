@@ -7,6 +7,7 @@ use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::{Kind, Why};
 use besom_gc::{Cause, Tracer, Visitor, World};
+use besom_stats::race_detector::release;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ impl World for HeapWorld<'_> {
     fn resume(&self, _: Stopped<'_>) {
         // SAFETY: as in `stop`.
         unsafe { Mutator::set_state(self.heap.mutator(self.seat), ATTACHED) };
+        release(self.heap);
         self.heap.scheduler.resume(self.heap, self.seat);
         if let Some((asked, delay)) = self.looks.as_ref().map(Cell::get) {
             self.heap.collector.measures().other_stop(delay, asked.elapsed());
@@ -73,6 +75,7 @@ impl Heap {
     /// `m` must be the calling thread's, attached and not blocked, with its registers captured.
     #[inline(never)]
     pub(crate) unsafe fn safepoint(&self, m: *mut Mutator) {
+        release(self);
         // SAFETY: the caller's promise.
         unsafe {
             let kind = if Mutator::stops(m) { Kind::Stopped } else { Kind::WaitForP };
@@ -132,6 +135,7 @@ impl Heap {
     pub(crate) unsafe fn try_collect(&self, m: *mut Mutator, cause: Cause) -> bool {
         // SAFETY: the caller's promise.
         let seat = unsafe { Seat((*m).seat) };
+        release(self);
         let own = self.begin_collection(seat);
         if own {
             self.collect_as(seat, cause);

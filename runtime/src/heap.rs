@@ -19,6 +19,7 @@ use besom_alloc_core::span_heap::{Found, SpanHeap};
 use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::Kind as Slice;
 use besom_gc::{Collector, Config};
+use besom_stats::race_detector;
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
 use std::alloc::Layout;
@@ -68,6 +69,7 @@ impl Heap {
     /// Makes a heap. `Invalid`: an option is out of its range. `NoMemory`: the system refused.
     pub fn new(options: &Options) -> Result<Pin<Box<Heap>>> {
         options.check()?;
+        race_detector::detect();
         let wanted = Bytes(options.heap_limit.saturating_mul(RESERVE_OVER_LIMIT).min(DEFAULT_RESERVE.0));
         let mut spans = SpanHeap::new(wanted, Bytes(options.heap_limit), options.clobber_free != 0)?;
         if options.collect_every != 0 {
@@ -236,6 +238,7 @@ impl Heap {
             (*m).cells = NO_CELLS.as_ptr();
             (*m).p = std::ptr::null();
         }
+        race_detector::release(self);
     }
 
     /// Gives a mutator's seat and P up, and its roots.
@@ -305,6 +308,8 @@ impl House for Heap {
         let Ok(new) = P::new() else { return false };
         self.spans.system().mcaches.add(size_of::<PCache>() as i64);
         self.ps.insert(p.0, Box::new(new));
+        // It may be another thread's before this one leaves the library.
+        race_detector::release(self);
         true
     }
 

@@ -4,6 +4,9 @@
 //! `besom.h`; see the book in `docs`.
 
 mod alloc;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod cells;
 mod collect;
 mod face;

@@ -3,6 +3,7 @@
 use crate::heap::Heap;
 use besom_alloc_core::os::{self, Thread};
 use besom_gc::timeline::{Gathered, Kind};
+use besom_stats::race_detector::inside;
 use besom_stats::sync::{Condvar, Mutex, lock};
 use std::ffi::c_void;
 use std::sync::PoisonError;
@@ -63,6 +64,7 @@ impl Default for Sweeper {
 unsafe extern "C" fn run(arg: *mut c_void) -> *mut c_void {
     // SAFETY: the caller's promise.
     let heap = unsafe { &*arg.cast::<Heap>() };
+    let _inside = inside(heap);
     let sweeper = &heap.sweeper;
     let mut state = lock(&sweeper.state);
     loop {

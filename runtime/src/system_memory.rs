@@ -5,6 +5,7 @@
 //! report such a refusal, and a status is owed for it, not an abort.
 
 use besom_alloc_core::os::page_size;
+use besom_stats::race_detector::inside;
 use besom_stats::sync::raw::{AtomicBool, Ordering::*};
 use dlmalloc::{Allocator, Dlmalloc};
 use std::alloc::{GlobalAlloc, Layout};
@@ -102,6 +103,7 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     fn with<R>(&self, f: impl FnOnce(&mut Dlmalloc<System>) -> R) -> R {
+        let _inside = inside(self);
         while self.busy.compare_exchange_weak(false, true, Acquire, Relaxed).is_err() {
             besom_stats::sync::yield_now();
         }

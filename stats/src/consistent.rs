@@ -1,8 +1,8 @@
 //! Heap statistics whose fields are read together, consistently, without stopping anybody.
 //!
 //! A ring of three records and a generation. Each P has a sequence number, odd while it writes. A writer adds
-//! into the record of the generation it saw; a reader turns the generation, waits until each P has been seen
-//! between two writes, and then owns the record that was current. Three records are what it takes: one being
+//! into the record of the generation it saw; a reader turns the generation, waits until each P is past the write
+//! that it was in, if any, and then owns the record that was current. Three records are what it takes: one being
 //! written, one being read, one emptied for the next turn.
 //!
 //! What this gives, beyond each field's own total: the additions of one guard are in a snapshot all or not at
@@ -21,8 +21,8 @@ use crate::sync::{
 /// Records in the ring.
 const RECORDS: usize = 3;
 
-/// How often a reader looks at an odd sequence before it yields the processor. Higher: a reader burns more when
-/// the writer has been descheduled. Lower: a system call for a section of a few dozen instructions.
+/// How often a read looks at open guards before it yields the processor between two looks. Higher: a reader burns
+/// more when a writer has been descheduled. Lower: a system call for a section of a few dozen instructions.
 const SPINS: u32 = 64;
 
 /// The sequence number of one P: odd while that P holds a guard. Zeroed memory is a valid one.
@@ -35,16 +35,25 @@ impl StatsSeq {
         Self(AtomicU32::new(0))
     }
 
-    /// Waits until this P has been seen between two guards, once.
-    fn wait_even(&self) {
-        let mut spins = 0;
-        // Acquire, with the Release that closes a guard: what the guard added is visible to the reader.
-        while self.0.load(Ordering::Acquire) & 1 == 1 {
-            spins += 1;
-            if cfg!(loom) || spins > SPINS {
-                yield_now();
-            } else {
-                spin_loop();
+    /// Waits until the guard that is open now, if any, is closed, and calls `pause` after each look that finds it open.
+    ///
+    /// Not until no guard is open: a writer that never rests would be found in one guard after another. One will do.
+    /// The reader has stored the generation, fenced, and seen the sequence at s, odd. A later guard's
+    /// read-modify-write follows s in the order of the sequence's values, and the reader did not see it; so the
+    /// fence after it comes later than the reader's, and the guard sees the new generation. Guard s alone may add to
+    /// the old record, and any value but s says that it is closed. (Should s come back after 2^31 guards, the reader
+    /// waits for one more.)
+    fn wait(&self, mut pause: impl FnMut(u32)) {
+        // Acquire, here and below, with the Release that closes a guard: what it added is visible to the reader, also
+        // if a later guard is open by now, whose read-modify-write continues the release sequence.
+        let first = self.0.load(Ordering::Acquire);
+        if first & 1 == 0 {
+            return;
+        }
+        loop {
+            pause(first);
+            if self.0.load(Ordering::Acquire) != first {
+                return;
             }
         }
     }
@@ -118,6 +127,15 @@ impl Record {
 #[repr(align(64))]
 struct Generation(AtomicU32);
 
+/// Who writes without a P: one at a time, at a sequence that they share. The reader waits for the sequence as for a
+/// P's, and never for the lock, at which others may overtake it.
+#[derive(Default)]
+struct Unattached {
+    seq: StatsSeq,
+    /// Held by the open guard.
+    turn: Mutex<()>,
+}
+
 /// The ring.
 ///
 /// With g = `generation`, between two reads:
@@ -126,13 +144,12 @@ struct Generation(AtomicU32);
 /// - `records[(g + 1) % 3]` is zero;
 /// - a guard that is open adds into `records[g]`.
 ///
-/// During a read the last holds for g or g - 1, and for g alone once every sequence has been seen even.
+/// During a read the last holds for g or g - 1, and for g alone once every sequence has been waited for.
 pub struct ConsistentHeapStats {
     records: [Record; RECORDS],
-    /// Below [`RECORDS`]. Turned by a reader, under `unattached`.
+    /// Below [`RECORDS`]. Turned by a reader.
     generation: Generation,
-    /// Held by an open guard of a writer without a P.
-    unattached: Mutex<()>,
+    unattached: Unattached,
     /// Held during a read; the reader's copy of the generation. Order: `reader`, then `unattached`.
     reader: Mutex<u32>,
 }
@@ -143,7 +160,7 @@ impl ConsistentHeapStats {
         Self {
             records: from_fn(|_| Record::new()),
             generation: Generation(AtomicU32::new(0)),
-            unattached: Mutex::new(()),
+            unattached: Unattached::default(),
             reader: Mutex::new(0),
         }
     }
@@ -158,26 +175,42 @@ impl ConsistentHeapStats {
         Writer { stats: self, seq: None }
     }
 
-    /// A consistent snapshot, without a stop. Blocks only for the guards that are open, and other readers.
+    /// A consistent snapshot, without a stop. Waits for at most one guard of each writer, and for other readers.
     ///
     /// `seqs` are the sequences of all Ps. The caller pins that set until this returns: a P joins it before it
     /// first writes, and leaves it after its last guard is closed, each ordered with this read by whatever
     /// pins the set. The calling thread holds no guard.
     pub fn read<'s>(&self, seqs: impl Iterator<Item = &'s StatsSeq>) -> HeapStatsDelta {
+        let mut looks = 0;
+        self.read_pausing(seqs, |_| {
+            looks += 1;
+            if cfg!(loom) || looks > SPINS {
+                yield_now();
+            } else {
+                spin_loop();
+            }
+        })
+    }
+
+    /// [`read`](Self::read) that calls `pause` whenever it has found a guard of a P open, with that P's sequence number,
+    /// and then looks again: for tests and measurements of the wait.
+    pub fn read_pausing<'s>(
+        &self,
+        seqs: impl Iterator<Item = &'s StatsSeq>,
+        mut pause: impl FnMut(u32),
+    ) -> HeapStatsDelta {
         let mut generation = lock(&self.reader);
         let current = *generation as usize;
         *generation = (*generation + 1) % RECORDS as u32;
-        {
-            let _unattached = lock(&self.unattached);
-            // Release: a writer that sees the new generation sees its record emptied.
-            self.generation.0.store(*generation, Ordering::Release);
-        }
+        // Release: a writer that sees the new generation sees its record emptied.
+        self.generation.0.store(*generation, Ordering::Release);
         // Store buffering, with the fence in `acquire`: either this thread sees the sequence odd (and waits),
         // or the writer sees the new generation.
         fence(Ordering::SeqCst);
         for seq in seqs {
-            seq.wait_even();
+            seq.wait(&mut pause);
         }
+        self.unattached.seq.wait(&mut pause);
         // From here on nobody else touches these two: loads and stores, no read-modify-write.
         let before = &self.records[(current + RECORDS - 1) % RECORDS];
         let mut total = before.load();
@@ -191,7 +224,7 @@ impl ConsistentHeapStats {
     /// happens before this call. Writers without a P and readers may be running, and are waited for.
     pub fn read_stopped(&self) -> HeapStatsDelta {
         let _reader = lock(&self.reader);
-        let _unattached = lock(&self.unattached);
+        let _unattached = lock(&self.unattached.turn);
         let mut total = HeapStatsDelta::ZERO;
         for record in &self.records {
             total.merge(&record.load());
@@ -214,26 +247,24 @@ pub struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// Opens a guard. Until it is dropped a reader waits for it: keep it short, do not stop at a safepoint or
+    /// Opens a guard. A reader waits until it is dropped: keep it short, do not stop at a safepoint or
     /// hand the P over inside it, and do not open another of the same P (which aborts) or, without a P, of any.
     pub fn acquire(self) -> StatsGuard<'a> {
-        let hold = match self.seq {
-            Some(seq) => {
-                // A read-modify-write, so that two threads that use one P are caught as well.
-                let before = seq.0.fetch_add(1, Ordering::Relaxed);
-                if before & 1 == 1 {
-                    reentered();
-                }
-                // Store buffering, with the fence in `read`.
-                fence(Ordering::SeqCst);
-                Hold::P { seq, even: before.wrapping_add(2) }
-            }
-            None => Hold::Lock { _guard: lock(&self.stats.unattached) },
+        let (seq, turn) = match self.seq {
+            Some(seq) => (seq, None),
+            None => (&self.stats.unattached.seq, Some(lock(&self.stats.unattached.turn))),
         };
+        // A read-modify-write, so that two threads that use one P are caught as well.
+        let before = seq.0.fetch_add(1, Ordering::Relaxed);
+        if before & 1 == 1 {
+            reentered();
+        }
+        // Store buffering, with the fence in `read`.
+        fence(Ordering::SeqCst);
         let generation = self.stats.generation.0.load(Ordering::Acquire);
         let record = &self.stats.records[generation as usize];
         record.access.shared();
-        StatsGuard { record, hold }
+        StatsGuard { record, seq, even: before.wrapping_add(2), _turn: turn }
     }
 }
 
@@ -243,18 +274,15 @@ fn reentered() -> ! {
     fatal(format_args!("heap statistics: a P opened a second guard while one of its guards is open"))
 }
 
-/// What keeps a reader out of the record.
-enum Hold<'a> {
-    /// The sequence is odd; `even` is its next value, stored by nobody else meanwhile.
-    P { seq: &'a StatsSeq, even: u32 },
-    /// The lock of those without a P.
-    Lock { _guard: MutexGuard<'a, ()> },
-}
-
 /// The right to add to the current record. All that is added through one guard appears in a snapshot at once.
 pub struct StatsGuard<'a> {
     record: &'a Record,
-    hold: Hold<'a>,
+    /// Odd, which keeps a reader out of the record.
+    seq: &'a StatsSeq,
+    /// Its next value, stored by nobody else meanwhile.
+    even: u32,
+    /// Of a writer without a P.
+    _turn: Option<MutexGuard<'a, ()>>,
 }
 
 impl StatsGuard<'_> {
@@ -329,9 +357,7 @@ fn add(counter: &AtomicU64, n: u64) {
 impl Drop for StatsGuard<'_> {
     fn drop(&mut self) {
         self.record.access.shared();
-        if let Hold::P { seq, even } = self.hold {
-            // Release: a reader that sees the sequence even sees what was added.
-            seq.0.store(even, Ordering::Release);
-        }
+        // Release: a reader that sees this value, or the next guard's, sees what was added.
+        self.seq.0.store(self.even, Ordering::Release);
     }
 }

@@ -29,12 +29,18 @@ pub fn print_line(message: fmt::Arguments<'_>) {
     let _ = std::io::stderr().write_all(&line.bytes[..=line.len]);
 }
 
-/// Prints `besom: <message>` as [`print_line`] does, and aborts the process.
+/// Prints `besom: <message>` as [`print_line`] does, and aborts the process. In a model it panics, so that a model can
+/// say that a broken rule is caught in every execution, and go on to the next.
 #[cold]
 #[inline(never)]
 pub fn fatal(message: fmt::Arguments<'_>) -> ! {
-    print_line(message);
-    std::process::abort()
+    #[cfg(loom)]
+    panic!("besom: {message}");
+    #[cfg(not(loom))]
+    {
+        print_line(message);
+        std::process::abort()
+    }
 }
 
 #[cfg(all(test, not(loom)))]

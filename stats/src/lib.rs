@@ -6,6 +6,7 @@ mod fatal;
 mod histogram;
 mod mem_stats;
 mod pause_log;
+pub mod race_detector;
 pub mod sync;
 mod system;
 

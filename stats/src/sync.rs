@@ -36,12 +36,16 @@ pub mod raw {
 /// Says who may touch data made of relaxed atomics, and when. Nothing in a build; in a loom model each call is
 /// checked as an access to memory that is not atomic: sharers exclude owners, and what keeps them apart must be a
 /// happens-before. (Loom orders the stores to one atomic as they are run, so it would not see by itself that a
-/// relaxed addition may come before the store that empties the counter.)
+/// relaxed addition may come before the store that empties the counter.) With `--cfg race_check` it is such memory, for
+/// ThreadSanitizer to watch.
 #[derive(Default)]
-pub struct AccessCheck(#[cfg(loom)] loom::cell::UnsafeCell<()>);
+pub struct AccessCheck(
+    #[cfg(loom)] loom::cell::UnsafeCell<()>,
+    #[cfg(race_check)] core::cell::UnsafeCell<u8>,
+);
 
 // SAFETY: there is no data; loom's cell reports the races that the type is there to find.
-#[cfg(loom)]
+#[cfg(any(loom, race_check))]
 unsafe impl Sync for AccessCheck {}
 
 impl AccessCheck {
@@ -50,6 +54,11 @@ impl AccessCheck {
     pub fn shared(&self) {
         #[cfg(loom)]
         self.0.with(|_| ());
+        #[cfg(race_check)]
+        // SAFETY: a byte that is there to be watched.
+        unsafe {
+            self.0.get().read_volatile();
+        }
     }
 
     /// This thread alone touches the data now.
@@ -57,6 +66,11 @@ impl AccessCheck {
     pub fn exclusive(&self) {
         #[cfg(loom)]
         self.0.with_mut(|_| ());
+        #[cfg(race_check)]
+        // SAFETY: as above.
+        unsafe {
+            self.0.get().write_volatile(0);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 # Builds the benchmarks for Besom and for each peer that is installed, runs them in turns, and prints one table: the
 # medians, and how many times as good Besom is as each peer.
 #
-#   tests/bench/run.sh [--markdown] [--into file] [trees|alloc|large|mark|threads|instructions ...]
+#   tests/bench/run.sh [--markdown] [--into file] [trees|alloc|large|mark|threads|instructions|statistics ...]
 #
 # Without names it runs all, in ten to fifteen minutes. --into puts the tables of what was run, as Markdown, in place
 # of those between '<!-- bench NAME -->' and '<!-- end -->' in the file, as in docs/performance.md.
@@ -29,12 +29,12 @@ while [ $# -gt 0 ]; do
             [ -w "$into" ] || { echo "run.sh: --into: no file '$into' to write" >&2; exit 2; }
             shift
             ;;
-        trees | alloc | large | mark | threads | instructions) subsets+=("$argument") ;;
+        trees | alloc | large | mark | threads | instructions | statistics) subsets+=("$argument") ;;
         -h | --help) sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'; exit ;;
-        *) echo "run.sh: no benchmark '$argument'; trees alloc large mark threads instructions" >&2; exit 2 ;;
+        *) echo "run.sh: no benchmark '$argument'; trees alloc large mark threads instructions statistics" >&2; exit 2 ;;
     esac
 done
-[ ${#subsets[@]} -gt 0 ] || subsets=(trees alloc large mark threads instructions)
+[ ${#subsets[@]} -gt 0 ] || subsets=(trees alloc large mark threads instructions statistics)
 [ -f "$libdir/libbesom.a" ] || { echo "run.sh: $libdir/libbesom.a is missing: make lib" >&2; exit 2; }
 
 work=$(mktemp -d)
@@ -91,6 +91,7 @@ build() {
 # able <peer> <program>
 able() {
     case $1.$2 in
+        *.statistics) false ;; # no program for peers
         bump.trees) true ;;
         bump.* | mimalloc.mark | malloc.mark | go.instructions) false ;;
         *) true ;;
@@ -136,12 +137,19 @@ turns() {
     done
 }
 
+# callgrind <function> <program> <arguments...>: what happens inside the function, by address and line
+callgrind() {
+    local function=$1
+    shift
+    valgrind -q --tool=callgrind --callgrind-out-file="$work/calls" --dump-instr=yes --compress-strings=no --compress-pos=no \
+        --toggle-collect="$function" "$@" >/dev/null 2>"$work/err" ||
+        { say "run.sh: $*: $(head -3 "$work/err")"; failed=1; return 1; }
+}
+total() { sed -n 's/^\(totals\|summary\): \([0-9]*\).*/\2/p' "$work/calls" | tail -1; }
 # counted <peer> <operation> <count>: the instructions inside the operation's function, with and without its callees
 counted() {
-    valgrind -q --tool=callgrind --callgrind-out-file="$work/calls" --compress-strings=no --compress-pos=no \
-        --toggle-collect="op_$2" "$work/instructions.$1" "$2" "$3" >/dev/null 2>"$work/err" ||
-        { say "run.sh: $1: instructions $2: $(head -3 "$work/err")"; failed=1; return 1; }
-    with=$(sed -n 's/^\(totals\|summary\): \([0-9]*\).*/\2/p' "$work/calls" | tail -1)
+    callgrind "op_$2" "$work/instructions.$1" "$2" "$3" || return 1
+    with=$(total)
     without=$(awk -v "fn=op_$2" -f tests/bench/instructions.awk "$work/calls")
 }
 # Of two counts of calls the difference: what happens once falls out.
@@ -170,6 +178,43 @@ instructions() {
                          printf "%s, whole|instr|%.4g\n", name, with / n }' | keep instructions "$peer"
         done
     done
+}
+
+# The Rust benchmark, whose N rounds are its own, and counts of instructions: of a guard with one addition, which is what
+# Go's scheme adds to a refill; of a refill; of its share in the statistics.
+statistics() {
+    local program count last name whole=() guard=() all=() objects=()
+    command -v cargo >/dev/null 2>&1 || { say "The statistics are left out: they need cargo"; return; }
+    say "statistics"
+    cargo bench -p besom-tests --features bench --bench statistics --no-run >"$work/cargo" 2>&1 ||
+        { say "run.sh: the statistics do not build: $(tail -5 "$work/cargo")"; failed=1; return; }
+    program=$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$work/cargo")
+    N=$N SCALE=$SCALE timeout 900 "$program" >"$work/out" || { say "run.sh: $program: ended with status $?"; failed=1; }
+    keep statistics besom <"$work/out"
+    command -v valgrind >/dev/null 2>&1 || { say "Instructions are left out. To have them: apt-get install valgrind"; return; }
+    # Fixed addresses, so that addr2line finds them.
+    gcc -std=gnu11 -O2 -no-pie -DPEER_BESOM -I "$libdir/include" tests/bench/instructions.c "$libdir/libbesom.a" \
+        -pthread -ldl -lm -o "$work/refills" || { failed=1; return; }
+    # 10 and 1,010 spans of 128 objects.
+    for count in 1280 129280; do
+        callgrind op_guard "$program" guards "$count" || return
+        guard+=("$(total)")
+        callgrind op_alloc_64 "$work/refills" alloc_64 "$count" || return
+        whole+=("$(($(total) - $(awk -v fn=op_alloc_64 -f tests/bench/instructions.awk "$work/calls")))")
+        awk '/^calls=/ { skip = 1; next } skip { skip = 0; next } /^0x/ { count[$1] += $3 }
+             END { for (address in count) print address, count[address] }' "$work/calls" >"$work/counts"
+        read -r last name < <(cut -d' ' -f1 "$work/counts" | addr2line -a -i -e "$work/refills" |
+            awk -f tests/bench/refill.awk "$work/counts" -)
+        all+=("$last") objects+=("$name")
+    done
+    awk -v whole=$((whole[1] - whole[0])) -v all=$((all[1] - all[0])) -v objects=$((objects[1] - objects[0])) \
+        -v guard=$((guard[1] - guard[0])) 'BEGIN {
+            printf "refill with a fresh span of 64 B values|instr|%.4g\n", whole / 1000
+            printf "of it in the statistics|instr|%.4g\n", all / 1000
+            printf "of it to count the objects|instr|%.4g\n", objects / 1000
+            printf "a guard with one addition, as Go counts them|instr|%.4g\n", guard / 128000 }' |
+        keep statistics besom
+    [ "${objects[1]}" -gt "${objects[0]}" ] || { say "run.sh: no instruction of a refill was found to count objects"; failed=1; }
 }
 
 # ---- The machine ----
@@ -204,6 +249,7 @@ for subset in "${subsets[@]}"; do
             ;;
         threads) for count in 1 2 4; do turns threads $count "$SCALE"; done ;;
         instructions) instructions ;;
+        statistics) statistics ;;
     esac
     conditions="medians of $N, load $load_before before and $(load) after"
     [ "$subset" = instructions ] && conditions="counted once"
@@ -211,7 +257,9 @@ for subset in "${subsets[@]}"; do
     {
         if [ $markdown = 1 ]; then echo "$(date +%F), $commit; $conditions."; else echo "$subset: $conditions"; fi
         [ $markdown = 1 ] && echo
-        grep "^$subset|" "$samples" | awk -F'|' -v markdown=$markdown -v columns="${peers[*]}" -f tests/bench/table.awk
+        columns=${peers[*]}
+        [ "$subset" = statistics ] && columns=besom
+        grep "^$subset|" "$samples" | awk -F'|' -v markdown=$markdown -v columns="$columns" -f tests/bench/table.awk
     } >"$work/bench.$subset"
 done
 

@@ -3,7 +3,7 @@
 
 enum { THREADS = 4 };
 static besom_heap *heap;
-static volatile int stop;
+static int stop;
 static int running, most;
 static long turns[THREADS];
 
@@ -13,7 +13,7 @@ static void *work(void *argument)
     const int id = (int)(uintptr_t)argument;
     besom_mutator *m;
     if (besom_attach(heap, &m) != BESOM_OK) abort();
-    while (!stop) {
+    while (!check_is_set(&stop)) {
         int now = __atomic_add_fetch(&running, 1, __ATOMIC_SEQ_CST), old = __atomic_load_n(&most, __ATOMIC_SEQ_CST);
         const uint64_t until = check_now_ns() + 100000;
         while (now > old && !__atomic_compare_exchange_n(&most, &old, now, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
@@ -45,11 +45,12 @@ static void run_with(unsigned procs, int ms)
     pthread_t threads[THREADS];
     uintptr_t i;
     open_heap(procs);
-    stop = running = most = 0;
+    running = most = 0;
+    check_set(&stop, 0);
     memset(turns, 0, sizeof turns);
     for (i = 0; i < THREADS; i++) NEED(pthread_create(&threads[i], NULL, work, (void *)i) == 0);
     check_sleep_ms((unsigned)ms);
-    stop = 1;
+    check_set(&stop, 1);
     for (i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
     for (i = 0; i < THREADS; i++) CHECK(turns[i] > 0);
     if (procs != 0) CHECK_LE(most, procs);
@@ -67,11 +68,12 @@ static void the_share_is_fair(void)
     uintptr_t i;
     long sum = 0;
     open_heap(1);
-    stop = running = most = 0;
+    running = most = 0;
+    check_set(&stop, 0);
     memset(turns, 0, sizeof turns);
     for (i = 0; i < THREADS; i++) NEED(pthread_create(&threads[i], NULL, work, (void *)i) == 0);
     check_sleep_ms(2000);
-    stop = 1;
+    check_set(&stop, 1);
     for (i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
     for (i = 0; i < THREADS; i++) sum += turns[i];
     for (i = 0; i < THREADS; i++) CHECK(turns[i] * THREADS * 4 >= sum); /* a quarter of its due, at least */
@@ -83,7 +85,7 @@ static void *spin(void *unused)
     besom_mutator *m;
     if (besom_attach(heap, &m) != BESOM_OK) abort();
     __atomic_store_n(&running, 1, __ATOMIC_SEQ_CST);
-    while (!stop) besom_safepoint(m);
+    while (!check_is_set(&stop)) besom_safepoint(m);
     if (besom_detach(m) != BESOM_OK) abort();
     return unused;
 }
@@ -94,7 +96,8 @@ static void a_waiting_thread_gets_the_p(void)
     besom_mutator *m;
     uint64_t start;
     open_heap(1);
-    stop = running = 0;
+    running = 0;
+    check_set(&stop, 0);
     NEED(pthread_create(&thread, NULL, spin, NULL) == 0);
     while (!__atomic_load_n(&running, __ATOMIC_SEQ_CST)) check_sleep_ms(1);
     start = check_now_ns();
@@ -107,7 +110,7 @@ static void a_waiting_thread_gets_the_p(void)
     CHECK_LE((check_now_ns() - start) / 1000000, 530);
     CHECK(besom_alloc(m, 10, BESOM_VALUES) != NULL);
     CHECK_OK(besom_collect(m));
-    stop = 1;
+    check_set(&stop, 1);
     besom_block(m);
     pthread_join(thread, NULL);
     besom_unblock(m);
@@ -121,7 +124,7 @@ static void *allocate(void *argument)
     uint64_t *kept = NULL, i;
     if (besom_attach(heap, &m) != BESOM_OK) abort();
     BESOM_FRAME(m, &kept);
-    for (i = 0; !stop; i++) {
+    for (i = 0; !check_is_set(&stop); i++) {
         uint64_t *p = (uint64_t *)besom_alloc(m, 8 * (2 + i % 60), BESOM_VALUES);
         if (p == NULL || p[0] != 0 || p[1] != 0) abort();
         p[1] = i << 8 | 1;
@@ -143,7 +146,7 @@ static void the_number_changes_while_running(void)
     uintptr_t i;
     int round;
     open_heap(2);
-    stop = 0;
+    check_set(&stop, 0);
     memset(turns, 0, sizeof turns);
     for (i = 0; i < THREADS; i++) NEED(pthread_create(&threads[i], NULL, allocate, (void *)i) == 0);
     for (round = 0; round < (check_short() ? 1 : 4); round++)
@@ -154,7 +157,7 @@ static void the_number_changes_while_running(void)
             besom_stats_read(heap, &stats);
             CHECK(stats.free_count <= stats.alloc_count && stats.total_free_bytes <= stats.total_alloc_bytes);
         }
-    stop = 1;
+    check_set(&stop, 1);
     for (i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
     for (i = 0; i < THREADS; i++) CHECK(turns[i] > 0);
     NEED(besom_attach(heap, &m) == BESOM_OK);

@@ -237,7 +237,7 @@ static void detach_settles_the_counts(void)
 }
 
 static besom_heap *shared;
-static volatile int stop;
+static int stop;
 static void *churn(void *argument)
 {
     besom_mutator *m;
@@ -245,7 +245,7 @@ static void *churn(void *argument)
     if (besom_attach(shared, &m) != BESOM_OK) abort();
     {
         BESOM_FRAME(m, &kept);
-        while (!stop) {
+        while (!check_is_set(&stop)) {
             uint64_t *p = (uint64_t *)besom_alloc(m, 1 + i % 300, BESOM_NOSCAN);
             if (p == NULL) abort();
             if (i % 1000 == 0) kept = (uint64_t *)besom_alloc(m, 40000, BESOM_VALUES);
@@ -272,7 +272,7 @@ static void snapshots_are_consistent(void)
     long reads = 0;
     int i;
     NEED(besom_heap_new(NULL, &shared) == BESOM_OK);
-    stop = 0;
+    check_set(&stop, 0);
     besom_stats_read(shared, &last);
     for (i = 0; i < 3; i++) NEED(pthread_create(&threads[i], NULL, churn, &done[i]) == 0);
     end = check_now_ns() + (check_short() ? 300 : 2000) * (uint64_t)1000000;
@@ -286,7 +286,7 @@ static void snapshots_are_consistent(void)
         reads++;
     }
     CHECK(reads > 20);
-    stop = 1;
+    check_set(&stop, 1);
     for (i = 0; i < 3; i++) pthread_join(threads[i], NULL);
     NEED(besom_attach(shared, &m) == BESOM_OK);
     CHECK_OK(besom_collect(m));

@@ -305,12 +305,12 @@ static void what_a_thread_held_when_it_blocked_lives(void)
 #endif
 
 /* A thread that does not allocate reaches safepoints, so the others can collect. */
-static volatile int spin_stop;
+static int spin_stop;
 static void *spin(void *unused)
 {
     besom_mutator *m = attach();
     sem_post(&ready);
-    while (!spin_stop) besom_safepoint(m);
+    while (!check_is_set(&spin_stop)) besom_safepoint(m);
     NEED(besom_detach(m) == BESOM_OK);
     return unused;
 }
@@ -323,24 +323,24 @@ static void safepoints_let_collections_in(void)
     sem_init(&ready, 0, 0);
     open_heap();
     m = attach();
-    spin_stop = 0;
+    check_set(&spin_stop, 0);
     thread = start(spin, NULL);
     besom_block(m);
     sem_wait(&ready);
     besom_unblock(m);
     for (i = 0; i < 50; i++) CHECK_OK(besom_collect(m));
-    spin_stop = 1;
+    check_set(&spin_stop, 1);
     join(m, thread);
     CHECK_OK(besom_detach(m));
     CHECK_OK(besom_heap_free(heap));
 }
 
 /* Threads come and go, block and unblock, while others collect. */
-static volatile int wanderers_stop;
+static int wanderers_stop;
 static void *wander(void *argument)
 {
     uint64_t random = (uint64_t)(uintptr_t)argument;
-    while (!wanderers_stop) {
+    while (!check_is_set(&wanderers_stop)) {
         besom_mutator *m = attach();
         int i;
         for (i = 0; i < 20; i++) {
@@ -367,7 +367,7 @@ static void attach_and_detach_during_collections(void)
     int cycles = 0;
     open_heap();
     m = attach();
-    wanderers_stop = 0;
+    check_set(&wanderers_stop, 0);
     for (i = 0; i < 6; i++) threads[i] = start(wander, (void *)(i + 1));
     end = check_now_ns() + (check_short() ? 300 : 1500) * (uint64_t)1000000;
     while (check_now_ns() < end) {
@@ -375,7 +375,7 @@ static void attach_and_detach_during_collections(void)
         cycles++;
     }
     CHECK(cycles > 10);
-    wanderers_stop = 1;
+    check_set(&wanderers_stop, 1);
     for (i = 0; i < 6; i++) join(m, threads[i]);
     CHECK_OK(besom_detach(m));
     CHECK_OK(besom_heap_free(heap));

@@ -7,6 +7,7 @@
 //! `left <= joined <= wanted`; the job's closure lives until `left == joined` with the job closed.
 
 use besom_alloc_core::os::{self, Thread};
+use besom_stats::race_detector::{acquire, inside, release};
 use besom_stats::sync::raw::{AtomicUsize, Ordering::*};
 use besom_stats::sync::{Condvar, Mutex, lock};
 use std::ffi::c_void;
@@ -84,6 +85,8 @@ impl Gang {
         if helpers == 0 {
             return own();
         }
+        let core: *const Core = &raw const *self.core;
+        release(core);
         {
             let mut state = lock(&self.core.state);
             // SAFETY: only the lifetime changes; `run` does not return while a helper uses the closure.
@@ -101,6 +104,7 @@ impl Gang {
         while state.left != state.joined {
             state = self.core.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        acquire(core);
     }
 }
 
@@ -119,6 +123,7 @@ impl Drop for Gang {
 unsafe extern "C" fn helper(arg: *mut c_void) -> *mut c_void {
     // SAFETY: the caller's promise.
     let core = unsafe { Arc::from_raw(arg.cast::<Core>()) };
+    let _inside = inside(&raw const *core);
     let index = core.next_index.fetch_add(1, Relaxed) + 1;
     super::warm_up();
     let mut seen = 0;
@@ -132,8 +137,10 @@ unsafe extern "C" fn helper(arg: *mut c_void) -> *mut c_void {
                 seen = state.round;
                 state.joined += 1;
                 drop(state);
+                acquire(&raw const *core);
                 // SAFETY: `run` waits for everybody who joined before it lets the closure go.
                 unsafe { (*job)(index) };
+                release(&raw const *core);
                 state = lock(&core.state);
                 state.left += 1;
                 core.changed.notify_all();

@@ -7,6 +7,7 @@ use crate::status::{Error, Result};
 use besom_alloc_core::span_class::Kind;
 use besom_gc::LayoutError;
 use besom_stats::fatal;
+use besom_stats::race_detector::inside;
 use std::ffi::{c_int, c_void};
 
 entry! {
@@ -19,6 +20,7 @@ entry! {
 unsafe extern "C" fn alloc(m: *mut Mutator, bytes: usize, kind: c_int) -> *mut c_void {
     // SAFETY: the caller's promise.
     let heap = unsafe { heap_of(m, "besom_alloc") };
+    let _inside = inside(heap);
     let Some(kind) = u32::try_from(kind).ok().and_then(Kind::from_public) else {
         fatal(format_args!("besom_alloc: kind {kind}, expected 0..3"))
     };
@@ -37,6 +39,7 @@ unsafe extern "C" fn new_object(m: *mut Mutator, layout: u32) -> *mut c_void {
     // SAFETY: the caller's promise.
     unsafe {
         let heap = heap_of(m, "besom_new");
+        let _inside = inside(heap);
         let number = registered(heap, layout, "besom_new");
         heap.new_object(m, layout, number).cast()
     }
@@ -53,6 +56,7 @@ unsafe extern "C" fn new_array(m: *mut Mutator, layout: u32, count: usize) -> *m
     // SAFETY: the caller's promise.
     unsafe {
         let heap = heap_of(m, "besom_new_array");
+        let _inside = inside(heap);
         let number = registered(heap, layout, "besom_new_array");
         heap.new_array(m, number, count).cast()
     }

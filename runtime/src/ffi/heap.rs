@@ -9,6 +9,7 @@ use crate::statistics::Stats;
 use crate::status::Error;
 use besom_alloc_core::units::Bytes;
 use besom_stats::MemStats;
+use besom_stats::race_detector::inside;
 use std::ffi::{c_char, c_int, c_uint};
 use std::pin::Pin;
 
@@ -93,6 +94,7 @@ pub unsafe extern "C" fn besom_heap_free(h: *mut Heap) -> Status {
 /// `h` must be null or a heap.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn besom_procs_set(h: *mut Heap, n: c_uint) -> Status {
+    let _inside = inside(h);
     // SAFETY: the caller's promise.
     status(unsafe { heap(h, "besom_procs_set") }.and_then(|heap| heap.set_procs(n)))
 }
@@ -137,6 +139,7 @@ pub unsafe extern "C" fn besom_memory_limit_set(h: *mut Heap, bytes: usize) {
 /// `h` must be a heap.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn besom_release_memory(h: *mut Heap) -> usize {
+    let _inside = inside(h);
     // SAFETY: the caller's promise.
     unsafe { heap(h, "besom_release_memory") }.map_or(0, |heap| heap.release_memory().0)
 }
@@ -164,7 +167,13 @@ entry! {
 /// `m` must be a mutator with its registers captured, `out` writable.
 unsafe extern "C" fn mem_stats(m: *mut Mutator, out: *mut MemStats) {
     // SAFETY: the caller's promise.
-    unsafe { out.write(heap_of(m, "besom_mem_stats_read").mem_stats(m)) };
+    unsafe {
+        let heap = heap_of(m, "besom_mem_stats_read");
+        let inside = inside(heap);
+        let stats = heap.mem_stats(m);
+        drop(inside);
+        out.write(stats);
+    }
 }
 
 entry! {
@@ -177,7 +186,10 @@ entry! {
 unsafe extern "C" fn mem_stats_slow(m: *mut Mutator, counted: *mut MemStats, walked: *mut MemStats) {
     // SAFETY: the caller's promise.
     unsafe {
-        let both = heap_of(m, "besom_mem_stats_read_slow").mem_stats_slow(m);
+        let heap = heap_of(m, "besom_mem_stats_read_slow");
+        let inside = inside(heap);
+        let both = heap.mem_stats_slow(m);
+        drop(inside);
         counted.write(both.0);
         walked.write(both.1);
     }

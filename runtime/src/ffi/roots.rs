@@ -7,6 +7,7 @@ use crate::mutator::Mutator;
 use crate::status::Error;
 use besom_alloc_core::span_class::Kind;
 use besom_gc::{TraceFn, Tracer};
+use besom_stats::race_detector::inside;
 use std::ffi::{c_int, c_void};
 
 fn kind(number: c_int) -> Option<Kind> {
@@ -126,6 +127,7 @@ pub unsafe extern "C" fn besom_mutator_roots(
 pub unsafe extern "C" fn besom_handle_new(m: *mut Mutator, object: *mut c_void) -> *const Handle {
     // SAFETY: the caller's promise.
     let heap = unsafe { heap_of(m, "besom_handle_new") };
+    let _inside = inside(heap);
     let memory = &heap.spans.system().other;
     heap.handles.add(object.expose_provenance(), memory).map_or(std::ptr::null(), std::ptr::from_ref)
 }
@@ -138,6 +140,7 @@ pub unsafe extern "C" fn besom_handle_new(m: *mut Mutator, object: *mut c_void) 
 pub unsafe extern "C" fn besom_handle_get(m: *mut Mutator, handle: *const Handle) -> *mut c_void {
     // SAFETY: the caller's promise.
     let heap = unsafe { heap_of(m, "besom_handle_get") };
+    let _inside = inside(heap);
     std::ptr::with_exposed_provenance_mut(heap.handles.get(handle.addr()))
 }
 
@@ -149,6 +152,7 @@ pub unsafe extern "C" fn besom_handle_get(m: *mut Mutator, handle: *const Handle
 pub unsafe extern "C" fn besom_handle_set(m: *mut Mutator, handle: *mut Handle, object: *mut c_void) {
     // SAFETY: the caller's promise.
     let heap = unsafe { heap_of(m, "besom_handle_set") };
+    let _inside = inside(heap);
     heap.handles.set(handle.addr(), object.expose_provenance());
 }
 
@@ -162,6 +166,7 @@ pub unsafe extern "C" fn besom_handle_free(h: *mut Heap, handle: *mut Handle) {
     if let Ok(heap) = unsafe { heap(h, "besom_handle_free") }
         && !handle.is_null()
     {
+        let _inside = inside(heap);
         heap.handles.remove(handle.addr());
     }
 }

@@ -6,6 +6,7 @@ use crate::mutator::{ATTACHED, BLOCKED, Mutator};
 use crate::status::Error;
 use besom_gc::Cause;
 use besom_stats::fatal;
+use besom_stats::race_detector::inside;
 use std::ffi::{c_int, c_void};
 
 /// `besom_attach`.
@@ -17,6 +18,7 @@ pub unsafe extern "C" fn besom_attach(h: *mut Heap, out: *mut *mut Mutator) -> S
     if out.is_null() {
         return Error::Invalid as Status;
     }
+    let _inside = inside(h);
     // SAFETY: the caller's promise.
     match unsafe { heap(h, "besom_attach") }.and_then(Heap::attach_raw) {
         Ok(m) => {
@@ -42,6 +44,7 @@ pub unsafe extern "C" fn besom_detach(m: *mut Mutator) -> Status {
         if Mutator::state(m) != ATTACHED || !Mutator::is_own(m) {
             return Error::State as Status;
         }
+        let _inside = inside((*m).heap);
         (*(*m).heap).detach_raw(m);
     }
     0
@@ -56,7 +59,11 @@ entry! {
 /// `m` must be a mutator with its registers captured.
 unsafe extern "C" fn safepoint(m: *mut Mutator) {
     // SAFETY: the caller's promise.
-    unsafe { heap_of(m, "besom_safepoint").safepoint(m) };
+    unsafe {
+        let heap = heap_of(m, "besom_safepoint");
+        let _inside = inside(heap);
+        heap.safepoint(m);
+    }
 }
 
 entry! {
@@ -72,7 +79,9 @@ unsafe extern "C" fn block(m: *mut Mutator) {
         if Mutator::state(m) == BLOCKED && Mutator::is_own(m) {
             fatal(format_args!("besom_block: mutator is blocked already"));
         }
-        heap_of(m, "besom_block").block(m);
+        let heap = heap_of(m, "besom_block");
+        let _inside = inside(heap);
+        heap.block(m);
     }
 }
 
@@ -90,6 +99,7 @@ pub unsafe extern "C" fn besom_unblock(m: *mut Mutator) {
         if Mutator::state(m) != BLOCKED || !Mutator::is_own(m) {
             Mutator::misused(m, "besom_unblock");
         }
+        let _inside = inside((*m).heap);
         (*(*m).heap).unblock(m);
     }
 }
@@ -103,7 +113,11 @@ entry! {
 /// `m` must be a mutator with its registers captured.
 unsafe extern "C" fn collect(m: *mut Mutator) -> Status {
     // SAFETY: the caller's promise.
-    unsafe { heap_of(m, "besom_collect").collect(m, Cause::Forced) };
+    unsafe {
+        let heap = heap_of(m, "besom_collect");
+        let _inside = inside(heap);
+        heap.collect(m, Cause::Forced);
+    }
     0
 }
 
@@ -120,7 +134,8 @@ entry! {
 unsafe extern "C" fn walk(m: *mut Mutator, visit: Visit, data: *mut c_void) -> c_int {
     // SAFETY: the caller's promise; the VM's function gets the VM's objects and data.
     unsafe {
-        heap_of(m, "besom_walk")
-            .walk(m, |object, bytes, kind| visit(object.cast(), bytes.0, kind as c_int, data))
+        let heap = heap_of(m, "besom_walk");
+        let _inside = inside(heap);
+        heap.walk(m, |object, bytes, kind| visit(object.cast(), bytes.0, kind as c_int, data))
     }
 }

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Race detectors on C programs that use the library: ThreadSanitizer on those with threads, helgrind on the statistics,
+# where nothing may be reported but what tests/c/helgrind.supp explains; both on races that were planted, which they must
+# find; and ThreadSanitizer on the statistics' ring in Rust.
+set -u
+cd "$(dirname "$0")/.." || exit
+make -s lib || exit
+libdir=target/c work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0
+export CHECK_SHORT=1
+while read -r name; do unset "$name"; done < <(compgen -e BESOM_)
+
+# verdict <name> <status that it must have> <status> <log> [what the log must say]
+verdict() {
+    if [ "$3" -eq "$2" ] && { [ $# -lt 5 ] || grep -q "$5" "$4"; }; then
+        passed=$((passed + 1)); echo "ok   races: $1"
+    else
+        failed=$((failed + 1)); echo "FAIL races: $1: status $3, expected $2${5:+, and '$5'}"; head -60 "$4" | sed 's/^/     /'
+    fi
+}
+# build <source> <out> [options]
+build() {
+    local source=$1 out=$2
+    shift 2
+    gcc -std=c11 -O1 -g -Wall -Wextra "$@" -I "$libdir/include" "tests/c/$source.c" "$libdir/libbesom.a" -pthread -ldl -lm -o "$out"
+}
+helgrind() {
+    timeout 600 valgrind -q --tool=helgrind --fair-sched=yes --num-callers=40 --error-exitcode=66 --suppressions=tests/c/helgrind.supp "$@"
+}
+
+for program in stats threads alloc; do
+    build $program "$work/tsan" -fsanitize=thread || { failed=$((failed + 1)); continue; }
+    TSAN_OPTIONS=exitcode=66 timeout 300 "$work/tsan" >"$work/log" 2>&1
+    verdict "$program (ThreadSanitizer)" 0 $? "$work/log"
+done
+build stats "$work/plain" || exit
+# A look at a native stack reads what other frames of the thread left there.
+BESOM_SCAN_NATIVE_STACKS=0 helgrind "$work/plain" >"$work/log" 2>&1
+verdict "stats (helgrind)" 0 $? "$work/log"
+
+build races/planted "$work/tsan" -fsanitize=thread || exit
+build races/planted "$work/plain" || exit
+for race in counter object; do
+    TSAN_OPTIONS=exitcode=66 timeout 300 "$work/tsan" $race >"$work/log" 2>&1
+    verdict "a planted race on $race is found (ThreadSanitizer)" 66 $? "$work/log" "race_on_an\?_$race"
+    helgrind "$work/plain" $race >"$work/log" 2>&1
+    verdict "a planted race on $race is found (helgrind)" 66 $? "$work/log" "race_on_an\?_$race"
+done
+# The ring itself, instrumented, its records watched as plain memory. Rust's ThreadSanitizer is not stable, so a compiler
+# without it is no failure.
+host=$(rustc -vV | sed -n 's/^host: //p')
+export RUSTC_BOOTSTRAP=1
+flags='-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg race_check'
+if echo 'fn main() {}' | rustc $flags --target "$host" -o "$work/probe" - 2>/dev/null && "$work/probe"; then
+    for test in race_check ring_wait ring_oracle; do
+        TSAN_OPTIONS="exitcode=66 suppressions=$PWD/stats/tests/tsan.supp" RUSTFLAGS=$flags CARGO_TARGET_DIR=target/tsan \
+            timeout 600 cargo test -q -p besom-stats --target "$host" --test $test -- --test-threads=1 >"$work/log" 2>&1
+        verdict "$test (Rust, ThreadSanitizer)" 0 $? "$work/log" '^test result: ok\. [1-9]'
+    done
+else
+    echo "     The ring under ThreadSanitizer is left out: this rustc has none"
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

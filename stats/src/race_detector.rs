@@ -1,0 +1,254 @@
+//! What race detectors are told, so that a program that uses this library can be run under one: ThreadSanitizer, if
+//! the program is built with it, and Valgrind's helgrind.
+//!
+//! Neither sees what keeps the library's threads apart: it is not instrumented, its locks are no pthread locks, and its
+//! atomics look to helgrind like any load and store. Memory that one thread gives up and another is given (slots,
+//! cells, seats) would be reported as a race of the program's. So each call into the library that moves memory
+//! between threads says that it happens after every such call that was entered before it returned. That is what a
+//! stop and the library's locks amount to, and a little more.
+//!
+//! What the library itself does inside is nothing for a detector of the program's races. ThreadSanitizer, which sees the
+//! library's calls of `memset` and `mmap`, is told to look away. Helgrind knows no such request: see
+//! `tests/c/helgrind.supp`.
+
+use crate::sync::raw::{AtomicU8, Ordering::Relaxed};
+use core::ffi::{c_char, c_int, c_void};
+
+/// [`TSAN`] and [`HELGRIND`], once [`detect`] was called.
+static PRESENT: AtomicU8 = AtomicU8::new(0);
+const TSAN: u8 = 1;
+const HELGRIND: u8 = 2;
+/// Names the memory that was handed to [`watch`].
+const MEMORY: *const AtomicU8 = &raw const PRESENT;
+
+/// Finds out which detectors watch this process. To be called before the first [`inside`].
+pub fn detect() {
+    let tsan = tsan().map_or(0, |_| TSAN);
+    let helgrind = if helgrind::is_present() { HELGRIND } else { 0 };
+    PRESENT.store(tsan | helgrind, Relaxed);
+}
+
+/// The calling thread is inside the library until this is dropped. The owner's address, or 0 if nobody watches.
+#[must_use]
+pub struct Inside(usize);
+
+/// To be called first by a function of the library that may take memory from one thread or give it to another.
+/// `owner` names the memory: calls with different owners have nothing to do with each other; null owns nothing. Costs a relaxed load when no
+/// detector is present.
+#[inline(always)]
+pub fn inside<T>(owner: *const T) -> Inside {
+    if PRESENT.load(Relaxed) == 0 {
+        return Inside(0);
+    }
+    Inside::enter(owner.addr())
+}
+
+impl Drop for Inside {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.0 != 0 {
+            self.leave();
+        }
+    }
+}
+
+/// In the middle of the library: what this thread did is before all that follows an [`acquire`] of the same owner, or
+/// the end of a call that it is [`inside`] of, later on.
+#[inline(always)]
+pub fn release<T>(owner: *const T) {
+    if PRESENT.load(Relaxed) != 0 {
+        tell_release(owner.addr());
+    }
+}
+
+/// See [`release`].
+#[inline(always)]
+pub fn acquire<T>(owner: *const T) {
+    if PRESENT.load(Relaxed) != 0 {
+        tell_acquire(owner.addr());
+    }
+}
+
+/// To be called when addresses that were reserved may be accessed from here on. Helgrind would never look at them; and to it
+/// they are the calling thread's, until another leaves the library.
+pub fn watch(start: usize, bytes: usize) {
+    if PRESENT.load(Relaxed) & HELGRIND != 0 {
+        helgrind::watch(start, bytes);
+        helgrind::before(MEMORY.addr());
+    }
+}
+
+impl Inside {
+    #[cold]
+    #[inline(never)]
+    fn enter(owner: usize) -> Inside {
+        if owner == 0 {
+            return Inside(0);
+        }
+        tell_release(owner);
+        if let Some(tsan) = tsan() {
+            // SAFETY: the runtime's own functions, with a string that stays.
+            unsafe {
+                (tsan.ignore_reads)(c"besom".as_ptr(), 0);
+                (tsan.ignore_writes)(c"besom".as_ptr(), 0);
+            }
+        }
+        Inside(owner)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave(&self) {
+        if let Some(tsan) = tsan() {
+            // SAFETY: as in `enter`, which began to ignore.
+            unsafe {
+                (tsan.heed_writes)(c"besom".as_ptr(), 0);
+                (tsan.heed_reads)(c"besom".as_ptr(), 0);
+            }
+        }
+        tell_acquire(self.0);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn tell_release(owner: usize) {
+    if let Some(tsan) = tsan() {
+        // SAFETY: the runtime's own function; an address is only a name to it.
+        unsafe { (tsan.release)(owner) };
+    }
+    if PRESENT.load(Relaxed) & HELGRIND != 0 {
+        helgrind::before(owner);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn tell_acquire(owner: usize) {
+    if let Some(tsan) = tsan() {
+        // SAFETY: as in `tell_release`.
+        unsafe { (tsan.acquire)(owner) };
+    }
+    if PRESENT.load(Relaxed) & HELGRIND != 0 {
+        helgrind::after(owner);
+        helgrind::after(MEMORY.addr());
+    }
+}
+
+/// The functions of ThreadSanitizer's runtime that are used.
+#[repr(C)]
+struct Tsan {
+    acquire: unsafe extern "C" fn(usize),
+    release: unsafe extern "C" fn(usize),
+    ignore_reads: unsafe extern "C" fn(*const c_char, c_int),
+    heed_reads: unsafe extern "C" fn(*const c_char, c_int),
+    ignore_writes: unsafe extern "C" fn(*const c_char, c_int),
+    heed_writes: unsafe extern "C" fn(*const c_char, c_int),
+}
+
+const TSAN_FUNCTIONS: usize = 6;
+
+// Weak references: a program without ThreadSanitizer links, and finds zeros.
+core::arch::global_asm!(
+    ".weak __tsan_acquire",
+    ".weak __tsan_release",
+    ".weak AnnotateIgnoreReadsBegin",
+    ".weak AnnotateIgnoreReadsEnd",
+    ".weak AnnotateIgnoreWritesBegin",
+    ".weak AnnotateIgnoreWritesEnd",
+    ".pushsection .data.rel.ro.besom_tsan,\"aw\",@progbits",
+    ".balign 8",
+    ".globl __besom_tsan",
+    ".hidden __besom_tsan",
+    "__besom_tsan:",
+    ".quad __tsan_acquire",
+    ".quad __tsan_release",
+    ".quad AnnotateIgnoreReadsBegin",
+    ".quad AnnotateIgnoreReadsEnd",
+    ".quad AnnotateIgnoreWritesBegin",
+    ".quad AnnotateIgnoreWritesEnd",
+    ".popsection",
+);
+
+fn tsan() -> Option<&'static Tsan> {
+    unsafe extern "C" {
+        #[link_name = "__besom_tsan"]
+        static FUNCTIONS: [*const c_void; TSAN_FUNCTIONS];
+    }
+    const { assert!(size_of::<Tsan>() == TSAN_FUNCTIONS * size_of::<usize>()) };
+    // SAFETY: words, which the dynamic linker has written before the program began.
+    let functions = unsafe { &FUNCTIONS };
+    if functions.iter().any(|f| f.is_null()) {
+        return None;
+    }
+    // SAFETY: none is null, and they are what the assembly names, in this order.
+    Some(unsafe { &*(&raw const *functions).cast::<Tsan>() })
+}
+
+/// Valgrind's requests: rotations that leave all as it was, and mean something to Valgrind alone.
+mod helgrind {
+    const TOOL: usize = (b'H' as usize) << 24 | (b'G' as usize) << 16;
+    const SEND: usize = TOOL + 0x121;
+    const RECEIVE: usize = TOOL + 0x122;
+    const ACCESSIBLE: usize = TOOL + 0x12e;
+    const WATCH: usize = TOOL + 0x128;
+
+    /// Whether this runs under helgrind (another tool of Valgrind's knows nothing of the question).
+    pub fn is_present() -> bool {
+        let byte = 0u8;
+        request(ACCESSIBLE, (&raw const byte).addr(), 0, 1) == 1
+    }
+
+    /// What this thread did is before all that follows an [`after`] with the same name, later on.
+    pub fn before(name: usize) {
+        request(SEND, name, 0, 0);
+    }
+
+    /// See [`before`].
+    pub fn after(name: usize) {
+        request(RECEIVE, name, 0, 0);
+    }
+
+    /// From here on accesses to these addresses are looked at.
+    pub fn watch(start: usize, bytes: usize) {
+        request(WATCH, start, bytes, 0);
+    }
+
+    /// The answer, or 0 without Valgrind.
+    fn request(code: usize, a: usize, b: usize, c: usize) -> usize {
+        let request = [code, a, b, c, 0, 0];
+        let mut answer = 0usize;
+        // SAFETY: changes nothing but flags and `answer`; Valgrind reads the request.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            core::arch::asm!(
+                "rol rdi, 3", "rol rdi, 13", "rol rdi, 61", "rol rdi, 51", "xchg rbx, rbx",
+                in("rax") &raw const request, inout("rdx") answer, options(nostack)
+            );
+        }
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            core::arch::asm!(
+                "ror x12, x12, #3", "ror x12, x12, #13", "ror x12, x12, #51", "ror x12, x12, #61",
+                "orr x10, x10, x10",
+                in("x4") &raw const request, inout("x3") answer, options(nostack)
+            );
+        }
+        answer
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_watches_a_test() {
+        // The references are weak, or this would not link; the request does nothing, or this would not return.
+        assert_eq!((tsan().is_none(), helgrind::is_present()), (true, false));
+        detect();
+        drop(inside(&0));
+        assert_eq!(PRESENT.load(Relaxed), 0);
+    }
+}
