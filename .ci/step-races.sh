@@ -29,15 +29,17 @@ helgrind() {
     timeout 600 valgrind -q --tool=helgrind --fair-sched=yes --num-callers=40 --error-exitcode=66 --suppressions=tests/c/helgrind.supp "$@"
 }
 
-for program in stats threads alloc; do
+for program in stats metrics threads alloc; do
     build $program "$work/tsan" -fsanitize=thread || { failed=$((failed + 1)); continue; }
     TSAN_OPTIONS=exitcode=66 timeout 300 "$work/tsan" >"$work/log" 2>&1
     verdict "$program (ThreadSanitizer)" 0 $? "$work/log"
 done
-build stats "$work/plain" || exit
-# A look at a native stack reads what other frames of the thread left there.
-BESOM_SCAN_NATIVE_STACKS=0 helgrind "$work/plain" >"$work/log" 2>&1
-verdict "stats (helgrind)" 0 $? "$work/log"
+for program in stats metrics; do
+    build $program "$work/plain" || { failed=$((failed + 1)); continue; }
+    # A look at a native stack reads what other frames of the thread left there.
+    BESOM_SCAN_NATIVE_STACKS=0 helgrind "$work/plain" >"$work/log" 2>&1
+    verdict "$program (helgrind)" 0 $? "$work/log"
+done
 
 build races/planted "$work/tsan" -fsanitize=thread || exit
 build races/planted "$work/plain" || exit

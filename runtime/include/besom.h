@@ -692,7 +692,7 @@ besom_status besom_metrics_read(besom_heap *heap, besom_metric_value *values, si
  *   BESOM_ERR_NO_MEMORY   the system refused */
 besom_status besom_metrics_prometheus(besom_heap *heap, char *buffer, size_t room, size_t *length);
 besom_status besom_metrics_json(besom_heap *heap, char *buffer, size_t room, size_t *length);
-=======
+
 /* ==== Timeline ===========================================================================================
  *
  * A picture of a run: what the collector did, when, on which thread, and how large the heap was. Between a start and a

@@ -624,12 +624,12 @@ static void texts_are_well_formed(void)
 }
 
 static besom_heap *shared;
-static volatile int stop;
+static int stop;
 
 static void *churn(void *unused)
 {
     uint64_t i = 0;
-    while (!stop) { /* comes and goes */
+    while (!check_is_set(&stop)) { /* comes and goes */
         besom_mutator *m;
         void **kept = NULL;
         size_t walked = 0;
@@ -638,7 +638,7 @@ static void *churn(void *unused)
         do {
             NEED(besom_alloc(m, 1 + i % 500, (besom_kind)(i % 3)) != NULL);
             if (i % 997 == 0) kept = (void **)besom_alloc(m, 50000, BESOM_VALUES);
-        } while (++i % 60000 != 0 && !stop);
+        } while (++i % 60000 != 0 && !check_is_set(&stop));
         (void)besom_walk(m, visit, &walked);
         BESOM_FRAME_END(m);
         NEED(besom_detach(m) == BESOM_OK);
@@ -654,7 +654,7 @@ static void batches_are_consistent_and_counters_only_grow(void)
     const uint64_t begin = check_now_ns(), end = begin + (check_short() ? 500 : 3000) * (uint64_t)1000000;
     size_t i, k, reads = 0, n;
     NEED(besom_heap_new(NULL, &shared) == BESOM_OK);
-    stop = 0;
+    check_set(&stop, 0);
     CHECK_OK(besom_metrics_read(shared, last, count));
     for (i = 0; i < 3; i++) NEED(pthread_create(&threads[i], NULL, churn, NULL) == 0);
     while ((check_now_ns() < end || number(last, "besom/gc/cycles:cycles") < 3 ||
@@ -679,7 +679,7 @@ static void batches_are_consistent_and_counters_only_grow(void)
         }
     }
     CHECK(reads > 20);
-    stop = 1;
+    check_set(&stop, 1);
     for (i = 0; i < 3; i++) pthread_join(threads[i], NULL);
     CHECK_OK(besom_metrics_read(shared, now, count));
     equations(now);

@@ -158,7 +158,7 @@ static void a_file_that_cannot_be_written(void)
 }
 
 static besom_heap *shared;
-static volatile int stop;
+static int stop;
 static void *churn(void *unused)
 {
     besom_mutator *m;
@@ -167,7 +167,7 @@ static void *churn(void *unused)
     if (besom_attach(shared, &m) != BESOM_OK) abort();
     {
         BESOM_FRAME(m, &kept);
-        for (i = 0; !stop; i++) {
+        for (i = 0; !check_is_set(&stop); i++) {
             if (besom_alloc(m, 1 + i % 500, BESOM_NOSCAN) == NULL) abort();
             if (i % 1000 == 0) kept = besom_alloc(m, 40000, BESOM_VALUES);
             if (i % 100000 == 0 && besom_collect(m) != BESOM_OK) abort();
@@ -194,7 +194,7 @@ static void any_thread_may_while_others_work(void)
     o.scan_native_stacks = 0;
     o.procs = 2;
     NEED(besom_heap_new(&o, &shared) == BESOM_OK);
-    stop = 0;
+    check_set(&stop, 0);
     for (i = 0; i < 3; i++) NEED(pthread_create(&threads[i], NULL, churn, NULL) == 0);
     end = check_now_ns() + (check_short() ? 300 : 1500) * (uint64_t)1000000;
     while ((check_now_ns() < end || seen < 3) && check_failures_here == 0) {
@@ -214,7 +214,7 @@ static void any_thread_may_while_others_work(void)
     }
     CHECK(sessions > 3);
     CHECK_OK(besom_timeline_start(shared, path));
-    stop = 1;
+    check_set(&stop, 1);
     for (i = 0; i < 3; i++) pthread_join(threads[i], NULL);
     CHECK_OK(besom_heap_free(shared));
     CHECK(cycles_in_file() >= 0);
