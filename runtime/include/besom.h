@@ -616,7 +616,7 @@ void besom_mem_stats_read(besom_mutator *m, besom_mem_stats *out);
  * [safepoint] */
 void besom_mem_stats_read_slow(besom_mutator *m, besom_mem_stats *counted, besom_mem_stats *walked);
 
-/* ==== Metrics =====================================================================================
+/* ==== Metrics ============================================================================================
  *
  * Statistics by name, for tools: each has a name, a unit, a kind and a sentence, and new ones come with new versions,
  * so that a program that walks the list shows them all. docs/metrics.md lists what there is. Nothing is counted for a
