@@ -65,12 +65,14 @@ pub struct PageRun {
 ///   pages in caches are counted as free or released
 /// - `in_use <= ready <= grown`, at every moment
 /// - in the bitmaps: `used == in_use + cached`, `scavenged == released - cached without memory`
-/// - `ready * PAGE_SIZE + most_ready * tables.bytes() <= limit`, if there is one that was not lowered since
+/// - `ready * PAGE_SIZE + most_ready * metadata_per_page <= limit`, if there is one that was not lowered since
 /// - `system` has the tables of `grown` pages
 pub struct PageHeap {
     space: AddressSpace,
     pages: Mutex<PageAlloc>,
     tables: PageTables,
+    /// `tables.bytes()`
+    metadata_per_page: usize,
     system: SystemStats,
     limit: AtomicUsize,
     soft_limit: AtomicUsize,
@@ -100,6 +102,7 @@ impl PageHeap {
             space,
             pages: Mutex::new(pages),
             tables: config.tables,
+            metadata_per_page: config.tables.bytes(),
             system: SystemStats::new(),
             limit: AtomicUsize::new(config.limit.0),
             soft_limit: AtomicUsize::new(0),
@@ -256,14 +259,14 @@ impl PageHeap {
         if limit == 0 {
             usize::MAX
         } else if self.cost(most, most) <= limit {
-            limit / (PAGE_SIZE + self.tables.bytes())
+            limit / (PAGE_SIZE + self.metadata_per_page)
         } else {
-            limit.saturating_sub(most * self.tables.bytes()) / PAGE_SIZE
+            limit.saturating_sub(most * self.metadata_per_page) / PAGE_SIZE
         }
     }
 
     fn cost(&self, ready: usize, most: usize) -> usize {
-        ready.saturating_mul(PAGE_SIZE).saturating_add(most.saturating_mul(self.tables.bytes()))
+        ready.saturating_mul(PAGE_SIZE).saturating_add(most.saturating_mul(self.metadata_per_page))
     }
 
     /// Counts `n` more pages as ready, unless that passed the limit.
@@ -398,7 +401,7 @@ impl PageHeap {
 
     /// Memory of the tables, for as many pages as were ever ready.
     pub fn metadata(&self) -> Bytes {
-        Bytes(self.most_ready.load(Relaxed) * self.tables.bytes())
+        Bytes(self.most_ready.load(Relaxed) * self.metadata_per_page)
     }
 
     /// The most that the footprint ever was.

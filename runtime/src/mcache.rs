@@ -23,7 +23,7 @@ use besom_stats::{StatsSeq, Writer};
 ///
 /// - `spans[c] == 0` or `page + 1` of the span behind `cells[c]`, which has sweepgen G+3
 /// - `cells[c]` lies in the last run of that span
-/// - bit c of `cached` is set if and only if `spans[c] != 0`
+/// - bit c of `cached` is set if `spans[c] != 0`, and stays so until the cache is released
 /// - while its owner runs, `flush_gen == G` if anything is cached: [`P::check_generation`]
 #[repr(C)]
 pub struct PCache {
@@ -257,8 +257,6 @@ impl P {
             }
             show(self.cell(cell), 0, 0);
             *self.span(cell) = 0;
-            let (word, bit) = self.cached(cell);
-            *word &= !bit;
             if cell == TINY_CELL {
                 (*self.cache()).tiny_blocks -= unused.len() / TINY_BLOCK;
                 self.flush_tiny(cx);
@@ -299,7 +297,7 @@ impl P {
         // SAFETY: the caller's promise.
         unsafe {
             for first in (0..CELL_COUNT).step_by(64) {
-                let mut cached = *self.cached(first).0;
+                let mut cached = std::mem::take(&mut *self.cached(first).0);
                 while cached != 0 {
                     self.uncache(cx, first + cached.trailing_zeros() as usize);
                     cached &= cached - 1;
