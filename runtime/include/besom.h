@@ -27,7 +27,7 @@
  *    with its cause and its cure. These checks are in release builds too; they lie off the fast paths.
  *  - A `besom_mutator *` belongs to the thread it is attached on. Functions that take one are called on that
  *    thread; those that take a `besom_heap *` may be called on any thread, attached or not, at any time between
- *    besom_heap_new and besom_heap_free. What they do afterwards is undefined; the checked build (see the chapter on
+ *    besom_heap_new and besom_heap_free. What either do afterwards is undefined; the checked build (see the chapter on
  *    debugging) aborts, `besom: <function>: heap is freed`.
  *  - A *safepoint* is where the collector may stop the calling thread and collect. Every function marked
  *    [safepoint] may be one. Across it, an object survives only if a root holds it: see the chapter on roots.
@@ -742,7 +742,8 @@ besom_status besom_timeline_stop(besom_heap *heap);
  *   besom: zombie: ...    the sweeper found a marked slot that was never allocated: a stray or stale pointer
  *
  * The checked build is the library with its debug assertions (make lib CHECKED=1, in target/checked): slower, and it
- * keeps the struct of each heap that was freed, so that every function that takes a heap tells a freed one:
+ * keeps the struct of each heap that was freed, and the array of its mutators, so that every function that takes a heap or
+ * a mutator tells a freed one (the inline ones where they leave their fast path):
  *   besom: <function>: heap is freed
  *   besom: <function>: 0x<address> is no heap
  */

@@ -6,8 +6,7 @@ use crate::mcache::{Context, P, PCache};
 use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator, NativeStack};
 use crate::options::Options;
 use crate::p_set::PSet;
-#[cfg(debug_assertions)]
-use crate::quarantine::Life;
+use crate::quarantine;
 use crate::roots::Roots;
 use crate::scheduler::{House, PId, Refused, Scheduler, Seat};
 use crate::status::{Error, Result};
@@ -24,6 +23,7 @@ use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
 use std::alloc::Layout;
 use std::marker::PhantomPinned;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 
 /// Addresses that a heap with a limit reserves, in multiples of the limit. Higher: fewer heaps fit into a process.
@@ -47,7 +47,7 @@ pub struct Heap {
     pub(crate) roots: Roots,
     pub(crate) sweeper: Sweeper,
     pub(crate) tiny_allocs: AtomicU64,
-    mutators: Mapping,
+    mutators: ManuallyDrop<Mapping>,
     /// Room for what blocked threads hold, by seat.
     snapshots: Mutex<Vec<Option<Mapping>>>,
     /// Seats from here on were never taken.
@@ -55,7 +55,7 @@ pub struct Heap {
     pub(crate) ps: PSet<P>,
     /// Whether it is freed, in the checked build.
     #[cfg(debug_assertions)]
-    pub(crate) life: Life,
+    pub(crate) life: quarantine::Life,
     _stays: PhantomPinned,
 }
 
@@ -102,12 +102,12 @@ impl Heap {
             roots: Roots::new(),
             sweeper: Sweeper::new(),
             tiny_allocs: AtomicU64::new(0),
-            mutators: Mapping::lazy_zeroed(MUTATORS_MOST * size_of::<Mutator>())?,
+            mutators: ManuallyDrop::new(Mapping::lazy_zeroed(MUTATORS_MOST * size_of::<Mutator>())?),
             snapshots: Mutex::new(Vec::new()),
             seats_used: AtomicU32::new(0),
             ps: PSet::new(MUTATORS_MOST)?,
             #[cfg(debug_assertions)]
-            life: Life::new(),
+            life: quarantine::Life::new(),
             _stays: PhantomPinned,
         };
         heap.spans.system().other.add(size_of::<Heap>() as i64);
@@ -291,6 +291,10 @@ impl Drop for Heap {
     fn drop(&mut self) {
         self.sweeper.stop();
         self.end_timeline();
+        if !quarantine::keeps_mutators(self) {
+            // SAFETY: the heap is going, and nobody uses it.
+            unsafe { ManuallyDrop::drop(&mut self.mutators) };
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::cells::{Cell, NO_CELLS};
 use crate::heap::Heap;
 use crate::mcache::P;
+use crate::quarantine;
 use crate::scheduler::{POLL_STOP, Seat};
 use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::units::Bytes;
@@ -217,6 +218,7 @@ impl Mutator {
     pub(crate) unsafe fn misused(m: *const Mutator, function: &str) -> ! {
         // SAFETY: the caller's promise; the number was written before the state.
         unsafe {
+            quarantine::check_mutator(m, function);
             if Self::state(m) == 0 {
                 fatal(format_args!("{function}: mutator is detached"));
             }

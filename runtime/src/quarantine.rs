@@ -1,7 +1,8 @@
 //! What is left of a heap that a C program has freed: nothing, except in the checked build, the one with debug assertions.
-//! There its struct stays, poisoned, so that a late call can be told and named.
+//! There its struct stays, poisoned, and the array of its mutators, so that a late call can be told and named.
 
 use crate::heap::Heap;
+use crate::mutator::Mutator;
 #[cfg(debug_assertions)]
 use besom_stats::{
     fatal,
@@ -14,6 +15,9 @@ const LIVE: u64 = 0x6c69_7665_b350_4ea9;
 /// Of one that is.
 #[cfg(debug_assertions)]
 const FREED: u64 = 0x6672_6565_b350_4ea9;
+/// The state of a mutator of such a heap.
+#[cfg(debug_assertions)]
+const HEAP_FREED: u32 = 0x0f2e_ed4e;
 /// What else is left of it: as the objects of `clobber_free`.
 #[cfg(debug_assertions)]
 const POISON: u8 = 0xdb;
@@ -47,6 +51,32 @@ pub(crate) unsafe fn check(heap: *const Heap, function: &str) {
     let _ = (heap, function);
 }
 
+/// Whether the array of a heap's mutators stays when the heap goes.
+pub(crate) fn keeps_mutators(heap: &Heap) -> bool {
+    #[cfg(debug_assertions)]
+    return heap.life.0.load(Acquire) == FREED;
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = heap;
+        false
+    }
+}
+
+/// Aborts, in the name of `function`, if the mutator's heap is freed, as far as that is checked.
+///
+/// # Safety
+/// `m` must be readable.
+#[inline(always)]
+pub(crate) unsafe fn check_mutator(m: *const Mutator, function: &str) {
+    #[cfg(debug_assertions)]
+    // SAFETY: the caller's promise.
+    if unsafe { Mutator::state(m) } == HEAP_FREED {
+        fatal(format_args!("{function}: heap is freed"));
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = (m, function);
+}
+
 /// Frees a heap.
 ///
 /// # Safety
@@ -55,6 +85,8 @@ pub(crate) unsafe fn free(heap: *mut Heap) {
     #[cfg(debug_assertions)]
     // SAFETY: the caller's promise; the box is never dropped, so that its memory stays.
     unsafe {
+        (*heap).life.0.store(FREED, Release);
+        (*heap).mutators().for_each(|m| Mutator::set_state(m, HEAP_FREED));
         heap.drop_in_place();
         heap.cast::<u8>().write_bytes(POISON, size_of::<Heap>());
         (*heap).life.0.store(FREED, Release);

@@ -198,9 +198,40 @@ static void write_other_heaps(void)
 #define NO_HANDLE(fn) "^besom: " fn ": handle 0x[0-9a-f]+ is no handle of this heap$"
 #define NO_OBJECT(fn) "^besom: " fn ": 0x[0-9a-f]+ is no object of this heap$"
 
-static const struct { const char *name; void (*run)(void); int verify; const char *pattern; } cases[] = {
-#define CASE(name, pattern) {#name, name, BESOM_VERIFY_OFF, pattern}
-#define CASE_VERIFIED(name, pattern) {#name, name, BESOM_VERIFY_HEAP, pattern}
+/* A heap that is freed, and the mutator of a thread that left it before. */
+static void free_heap(void)
+{
+    detach();
+    NEED(besom_heap_free(heap) == BESOM_OK);
+}
+static besom_stats snapshot;
+static besom_metric_value value;
+static void freed_stats(void) { free_heap(), besom_stats_read(heap, &snapshot); }
+static void freed_metric(void) { free_heap(), (void)besom_metric_read(heap, "besom/heap/live:bytes", &value); }
+static void freed_timeline(void) { free_heap(), (void)besom_timeline_stop(heap); }
+static void freed_attach(void)
+{
+    free_heap();
+    NEED(besom_attach(heap, &m) != BESOM_OK);
+}
+static void freed_free(void) { free_heap(), (void)besom_heap_free(heap); }
+static void freed_mem_stats(void) { free_heap(), besom_mem_stats_read(m, &counted); }
+static void freed_mem_stats_slow(void) { free_heap(), besom_mem_stats_read_slow(m, &counted, &walked); }
+static void freed_alloc(void) { free_heap(), (void)besom_alloc(m, 32, BESOM_VALUES); }
+static void freed_new(void) { free_heap(), (void)besom_new(m, BESOM_OWN_LAYOUT_FIRST); }
+static void freed_collect(void) { free_heap(), (void)besom_collect(m); }
+static void freed_walk(void) { free_heap(), (void)besom_walk(m, never, NULL); }
+static void freed_block(void) { free_heap(), besom_block(m); }
+static void freed_unblock(void) { free_heap(), besom_unblock(m); }
+static void freed_detach(void) { free_heap(), (void)besom_detach(m); }
+static void freed_handle_new(void) { free_heap(), (void)besom_handle_new(m, NULL); }
+static void freed_stack_set(void) { free_heap(), (void)besom_stack_set(m, NULL, NULL, BESOM_VALUES); }
+
+static const struct { const char *name; void (*run)(void); int verify, checked; const char *pattern; } cases[] = {
+#define CASE(name, pattern) {#name, name, BESOM_VERIFY_OFF, 0, pattern}
+/* Told in the checked build only (make lib CHECKED=1; the runner sets CHECKED). */
+#define CASE_CHECKED(name, fn) {#name, name, BESOM_VERIFY_OFF, 1, "^besom: " fn ": heap is freed$"}
+#define CASE_VERIFIED(name, pattern) {#name, name, BESOM_VERIFY_HEAP, 0, pattern}
     CASE(kind_9, "^besom: besom_alloc: kind 9, expected 0\\.\\.3$"),
     CASE(kind_4, "^besom: besom_alloc: kind 4, expected 0\\.\\.3$"),
     CASE(kind_variable, "^besom: besom_alloc: kind 1000000, expected 0\\.\\.3$"),
@@ -267,12 +298,29 @@ static const struct { const char *name; void (*run)(void); int verify; const cha
     CASE_VERIFIED(write_other_heaps, NO_OBJECT("besom_write")),
     CASE_VERIFIED(write_value_c_object, NO_OBJECT("besom_write_value")),
     CASE_VERIFIED(write_range_c_object, NO_OBJECT("besom_write_range")),
+    CASE_CHECKED(freed_stats, "besom_stats_read"),
+    CASE_CHECKED(freed_metric, "besom_metric_read"),
+    CASE_CHECKED(freed_timeline, "besom_timeline_stop"),
+    CASE_CHECKED(freed_attach, "besom_attach"),
+    CASE_CHECKED(freed_free, "besom_heap_free"),
+    CASE_CHECKED(freed_mem_stats, "besom_mem_stats_read"),
+    CASE_CHECKED(freed_mem_stats_slow, "besom_mem_stats_read_slow"),
+    CASE_CHECKED(freed_alloc, "besom_alloc"),
+    CASE_CHECKED(freed_new, "besom_new"),
+    CASE_CHECKED(freed_collect, "besom_collect"),
+    CASE_CHECKED(freed_walk, "besom_walk"),
+    CASE_CHECKED(freed_block, "besom_block"),
+    CASE_CHECKED(freed_unblock, "besom_unblock"),
+    CASE_CHECKED(freed_detach, "besom_detach"),
+    CASE_CHECKED(freed_handle_new, "besom_handle_new"),
+    CASE_CHECKED(freed_stack_set, "besom_stack_set"),
 };
 
 int main(int argc, char **argv)
 {
     size_t i;
     for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (cases[i].checked && getenv("CHECKED") == NULL) continue;
         if (argc == 2 && strcmp(argv[1], "list") == 0) printf("%s\t%s\n", cases[i].name, cases[i].pattern);
         if (argc == 2 && strcmp(argv[1], cases[i].name) == 0) {
             setup(cases[i].verify);

@@ -3,6 +3,7 @@
 use super::{Status, heap, heap_of};
 use crate::heap::Heap;
 use crate::mutator::{ATTACHED, BLOCKED, Mutator};
+use crate::quarantine;
 use crate::status::Error;
 use besom_gc::Cause;
 use besom_stats::fatal;
@@ -41,6 +42,7 @@ pub unsafe extern "C" fn besom_detach(m: *mut Mutator) -> Status {
     }
     // SAFETY: the caller's promise.
     unsafe {
+        quarantine::check_mutator(m, "besom_detach");
         if Mutator::state(m) != ATTACHED || !Mutator::is_own(m) {
             return Error::State as Status;
         }
