@@ -255,7 +255,7 @@ for subset in "${subsets[@]}"; do
     [ "$subset" = instructions ] && conditions="counted once"
     [ "$subset" != trees ] && [ "$subset" != instructions ] && [ "$SCALE" != 1 ] && conditions="$conditions, SCALE=$SCALE"
     {
-        if [ $markdown = 1 ]; then echo "$(date +%F), $commit; $conditions."; else echo "$subset: $conditions"; fi
+        if [ $markdown = 1 ]; then echo "$(date +%F), $commit, $processor; $conditions."; else echo "$subset: $conditions"; fi
         [ $markdown = 1 ] && echo
         columns=${peers[*]}
         [ "$subset" = statistics ] && columns=besom
