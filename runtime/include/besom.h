@@ -708,8 +708,9 @@ besom_status besom_metrics_json(besom_heap *heap, char *buffer, size_t room, siz
  */
 
 /* Starts recording, for a file at `path`, which is made, or emptied, now. Any thread, attached or not, while others
- * work.
- *   BESOM_ERR_INVALID     heap or path is NULL, or the file cannot be made
+ * work. Each heap needs a path of its own: two that are given the same one write over each other. A pipe must have its
+ * reader, and the stop waits for it.
+ *   BESOM_ERR_INVALID     heap or path is NULL, or the file cannot be made; it is a pipe that nobody reads
  *   BESOM_ERR_STATE       the heap records already
  *   BESOM_ERR_NO_MEMORY   the system refused */
 besom_status besom_timeline_start(besom_heap *heap, const char *path);

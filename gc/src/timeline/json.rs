@@ -1,5 +1,6 @@
 //! The file of a session, in the Chrome trace event format: an object with one array of events, which Perfetto and
-//! `chrome://tracing` open. Times are microseconds, with the nanoseconds behind the point.
+//! `chrome://tracing` open. Times are microseconds, with the nanoseconds behind the point, and never below what was
+//! recorded: see [`micros`].
 //!
 //! Events come by track, each track's in the order of their beginnings and an outer slice before its inner ones: readers
 //! nest slices that begin together in the order of the file. Each track begins with its name.
@@ -151,8 +152,13 @@ fn args(event: &Event) -> Args<'static> {
     }
 }
 
-fn micros(ns: u64) -> f64 {
-    ns as f64 / 1000.0
+/// Nanoseconds as microseconds. Perfetto makes nanoseconds of them again by `(int64_t)(us * 1000.0)`, which cuts off: of
+/// the nearest number, some would come out a nanosecond short, and a slice that begins or ends so overlaps its
+/// neighbour in part, and is dropped. The number above is never short, and by far too little to be one more (below 2^52
+/// nanoseconds, 52 days).
+pub(super) fn micros(ns: u64) -> f64 {
+    let nearest = ns as f64 / 1000.0;
+    if (nearest * 1000.0) < ns as f64 { nearest.next_up() } else { nearest }
 }
 
 /// A track's name, and its place from the top.
