@@ -177,14 +177,16 @@ fn times_come_back_exactly() {
     let mut text = Vec::new();
     let mut check = |ns: u64| {
         text.clear();
-        serde_json::to_writer(&mut text, &json::micros(ns)).expect("a number");
+        serde_json::to_writer(&mut text, &json::time(ns)).expect("a number");
         let us: f64 = std::str::from_utf8(&text).expect("text").parse().expect("a number");
-        assert_eq!((us * 1000.0) as u64, ns);
-        assert_eq!((us * 1000.0).round() as u64, ns);
+        // Some parsers are off by a bit.
+        for us in [us.next_down(), us, us.next_up()] {
+            assert_eq!(((us * 1000.0) as u64, (us * 1000.0).round() as u64), (ns, ns));
+        }
     };
     (0..2_000_000).for_each(&mut check);
-    // From a millisecond up, in steps that share no factor with the powers: 2^51 ns are 26 days.
-    for power in 20..=51 {
+    // From a millisecond up, in steps that share no factor with the powers: 2^49 ns are 6 days.
+    for power in 20..49 {
         (0..20_000).for_each(|step| check((1 << power) + step * 7919 % (1 << power)));
         (0..1000).for_each(|before| check((1 << power) - before));
     }
