@@ -1,6 +1,6 @@
 //! The file of a session, in the Chrome trace event format: an object with one array of events, which Perfetto and
 //! `chrome://tracing` open. Times are microseconds, with the nanoseconds behind the point, and a quarter more: see
-//! [`time`].
+//! `time`.
 //!
 //! Events come by track, each track's in the order of their beginnings and an outer slice before its inner ones: readers
 //! nest slices that begin together in the order of the file. Each track begins with its name.
