@@ -396,7 +396,9 @@ impl PageHeap {
     /// Memory that counts against the limit: that of the pages that are ready, and the tables of as
     /// many as ever were, since a table keeps what was once touched.
     pub fn footprint(&self) -> Bytes {
-        Bytes(self.cost(self.ready.load(Relaxed), self.most_ready.load(Relaxed)))
+        // Pages that are just being made ready may be in the first only: not above the peak, that is read later.
+        let (ready, most) = (self.ready.load(Relaxed), self.most_ready.load(Relaxed));
+        Bytes(self.cost(ready.min(most), most))
     }
 
     /// Memory of the tables, for as many pages as were ever ready.

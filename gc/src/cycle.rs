@@ -30,6 +30,8 @@ pub struct Config {
     pub data: *mut c_void,
     /// Mark workers, at least 1.
     pub mark_workers: usize,
+    /// Processors, as counted when the heap was made: counting reads files, and allocates.
+    pub cpus: u32,
     /// Growth before the next cycle.
     pub percent: u32,
     /// The soft limit; 0: none.
@@ -97,8 +99,6 @@ pub struct Collector {
     config: Config,
     id: u64,
     started: Instant,
-    /// Processors, as counted when the heap was made: counting reads files, and allocates.
-    cpus: u32,
     cycles: AtomicU64,
     forced: AtomicU64,
     cpu_ns: AtomicU64,
@@ -129,7 +129,6 @@ impl Collector {
             config,
             id,
             started,
-            cpus: besom_alloc_core::os::cpu_count() as u32,
             cycles: AtomicU64::new(0),
             forced: AtomicU64::new(0),
             cpu_ns: AtomicU64::new(0),
@@ -202,7 +201,7 @@ impl Collector {
     /// Processor time of marking, and all processors' time since the heap was made.
     pub fn cpu(&self) -> (Duration, Duration) {
         let marking = Duration::from_nanos(self.cpu_ns.load(Relaxed));
-        (marking, self.started.elapsed() * self.cpus)
+        (marking, self.started.elapsed() * self.config.cpus)
     }
 
     /// Calls `f` while the background sweeper rests.
@@ -280,7 +279,7 @@ impl Collector {
         };
         self.timeline.cycle(shown, &record);
         if self.config.gc_trace {
-            trace_log::print(self.id, self.cpus, &record);
+            trace_log::print(self.id, self.config.cpus, &record);
         }
     }
 

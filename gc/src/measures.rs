@@ -9,7 +9,7 @@ use besom_alloc_core::heap_tables::ZeroedTable;
 use besom_alloc_core::os::OutOfMemory;
 use besom_alloc_core::units::{Bytes, Pages};
 use besom_stats::Histogram;
-use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::raw::{AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
 use std::time::Duration;
 
@@ -91,6 +91,7 @@ pub struct Measures {
     /// Held while a record is taken down, and while the histograms are read. Nobody stops while holding it.
     totals: Mutex<Totals>,
     histograms: ZeroedTable<Histogram>,
+    /// Who reads the two below before it reads no less here: they are added to after it, and released.
     pages_due: AtomicU64,
     pages_in_background: AtomicU64,
     pages_finished: AtomicU64,
@@ -177,12 +178,12 @@ impl Measures {
 
     /// The background sweeper swept so many.
     pub fn swept_in_background(&self, pages: Pages) {
-        self.pages_in_background.fetch_add(pages.0 as u64, Relaxed);
+        self.pages_in_background.fetch_add(pages.0 as u64, Release);
     }
 
     /// So many were swept because all had to be.
     pub fn swept_to_finish(&self, pages: Pages) {
-        self.pages_finished.fetch_add(pages.0 as u64, Relaxed);
+        self.pages_finished.fetch_add(pages.0 as u64, Release);
     }
 
     /// Pages that cycles left to be swept, ever.
@@ -192,12 +193,12 @@ impl Measures {
 
     /// Pages that the background sweeper swept, ever.
     pub fn pages_in_background(&self) -> u64 {
-        self.pages_in_background.load(Relaxed)
+        self.pages_in_background.load(Acquire)
     }
 
     /// Pages that were swept because all had to be, ever.
     pub fn pages_finished(&self) -> u64 {
-        self.pages_finished.load(Relaxed)
+        self.pages_finished.load(Acquire)
     }
 }
 

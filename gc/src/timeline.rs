@@ -16,8 +16,11 @@ use besom_stats::sync::raw;
 use besom_stats::sync::{Mutex, lock};
 use json::Head;
 use recorder::{Buffer, Recorder, Session, Slot, WORDS};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -36,6 +39,9 @@ const SAMPLE_NS: u64 = 1_000_000;
 /// A thread that goes on after it blocked and waited less than this shows no wait. Higher: short waits are missed.
 /// Lower: a program that blocks often fills the buffer.
 const WAIT_NS: u64 = 10_000;
+
+/// Events of a cycle.
+const CYCLE_EVENTS: usize = 9;
 
 /// What a slice is; a line in the table of names in `json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -269,7 +275,7 @@ impl Timeline {
             // The lock is held: nobody else sets it.
             let _ = slots.set(ZeroedTable::new(*capacity)?);
         }
-        let file = File::create(path).map_err(|_| TimelineError::CannotCreate)?;
+        let file = create(path).map_err(|_| TimelineError::CannotCreate)?;
         *running = Some(Running { file, order });
         self.next_sample.store(0, raw::Ordering::Relaxed);
         self.recorder.start();
@@ -280,8 +286,16 @@ impl Timeline {
     pub fn stop(&self) -> Result<(), TimelineError> {
         let mut running = lock(&self.running);
         let Some(Running { file, mut order }) = running.take() else { return Err(TimelineError::State) };
-        let recorded = self.recorder.stop();
+        let mut recorded = self.recorder.stop();
+        let used = recorded.events;
         let event = |index: u32| self.recorder.event(index as usize).and_then(Event::of);
+        // The cycle that the last slots cut off, if they do, and what else is behind its beginning: its own events.
+        let cut = used.saturating_sub(CYCLE_EVENTS - 1)..used;
+        if let Some(cycle) = cut.into_iter().find(|&i| event(i as u32).is_some_and(|e| e.kind == Kind::Cycle))
+        {
+            recorded.dropped += used - cycle;
+            recorded.events = cycle;
+        }
         order.extend(0..recorded.events as u32);
         // By track, and there the outer slice before the inner ones, also when they begin together.
         order.sort_unstable_by_key(|&index| {
@@ -291,7 +305,7 @@ impl Timeline {
         let events = order.iter().filter_map(|&index| event(index));
         let written = json::write(file, &head, events);
         if let Some(slots) = self.recorder.buffer().slots.get() {
-            slots.clear(recorded.events);
+            slots.clear(used);
         }
         written.map_err(|_| TimelineError::CannotWrite)
     }
@@ -350,8 +364,8 @@ impl Timeline {
         let number = [cycle.number, 0, 0, 0];
         let facts = [cycle.number, cycle.before, cycle.marked.live.0 as u64, cycle.goal];
         let phase = |kind, from, to| event(began, kind, 0, tid, from..to, [0; 4]);
-        // At once, so that a session has a cycle with all its phases or none of them.
-        let events = [
+        // At once, and side by side, so that a file has a cycle with all its phases or none of them: see `stop`.
+        let events: [Event; CYCLE_EVENTS] = [
             event(began, Kind::Cycle, cycle.cause as u8, tid, 0..all, facts),
             phase(Kind::FinishSweep, 0, swept),
             phase(Kind::Stop, swept, stopped),
@@ -432,6 +446,18 @@ impl Timeline {
 /// `at` is nanoseconds after `began`.
 fn event(began: Began, kind: Kind, note: u8, tid: u32, at: Range<u64>, args: [u64; 4]) -> Event {
     Event { kind, note, tid, start: began.ns + at.start, duration: at.end - at.start, args }
+}
+
+/// Makes or empties the file. Waits for nobody: a pipe that no one reads is an error, and one that is read is written
+/// as files are.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    // SAFETY: the file is open, and the flags that can be set are none but this one, which goes.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(file),
+    }
 }
 
 fn current_tid() -> u32 {

@@ -620,18 +620,20 @@ void besom_mem_stats_read_slow(besom_mutator *m, besom_mem_stats *counted, besom
  *
  * Statistics by name, for tools: each has a name, a unit, a kind and a sentence, and new ones come with new versions,
  * so that a program that walks the list shows them all. docs/metrics.md lists what there is. Nothing is counted for a
- * metric alone except what happens once a cycle or a stop: one that nobody reads costs nothing per allocation.
+ * metric alone except once a cycle, once a stop, and once a span that is swept in the background: one that nobody reads
+ * costs nothing per allocation.
  *
  * All values are uint64_t, durations in nanoseconds. What is read in one call fits together:
  *
- *  - of one moment: committed, released and in-* of memory, allocs, frees, objects and the size histograms of heap, with
- *    the inequalities of besom_stats. allocs:bytes is the sum of allocs-by-size, and allocs:objects the number of its
+ *  - of one moment: committed, released, mapped and in-* of memory, allocs, frees, objects and the size histograms of
+ *    heap, with the inequalities of besom_stats; committed and released together are mapped. allocs:bytes is the sum of allocs-by-size, and allocs:objects the number of its
  *    values and tiny/allocs together; likewise with frees;
  *  - of one moment, a little later: cycles, cpu, pauses, phases, stops. cycles is the sum of its causes, and how many
  *    values pauses and each phase have; the sum of pauses is that of the phases from stop to end; stops/delay has as
  *    many values as gc/pauses and sched/pauses/other together. A cycle is in none of them until its stop is over;
  *  - of one moment, between those: procs and threads;
- *  - live, goal, tiny, metadata, footprint, limits, percent and sweep: each read for itself.
+ *  - live, goal, tiny, metadata, footprint, peak-footprint, limits, percent and sweep: each read for itself; but footprint
+ *    is at most peak-footprint, and background and finish of sweep together at most due.
  *
  * A counter never goes back from one call to a later one, nor does the count of a bucket.
  */
@@ -708,8 +710,9 @@ besom_status besom_metrics_json(besom_heap *heap, char *buffer, size_t room, siz
  */
 
 /* Starts recording, for a file at `path`, which is made, or emptied, now. Any thread, attached or not, while others
- * work.
- *   BESOM_ERR_INVALID     heap or path is NULL, or the file cannot be made
+ * work. Each heap needs a path of its own: two that are given the same one write over each other. A pipe must have its
+ * reader, and the stop waits for it.
+ *   BESOM_ERR_INVALID     heap or path is NULL, or the file cannot be made; it is a pipe that nobody reads
  *   BESOM_ERR_STATE       the heap records already
  *   BESOM_ERR_NO_MEMORY   the system refused */
 besom_status besom_timeline_start(besom_heap *heap, const char *path);

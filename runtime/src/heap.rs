@@ -77,8 +77,9 @@ impl Heap {
         }
         spans.pages().set_soft_limit(Bytes(options.memory_limit));
         let reserve = spans.pages().reserved().bytes();
+        let cpus = os::cpu_count();
         let workers = match options.mark_workers {
-            0 => os::cpu_count(),
+            0 => cpus,
             n => n as usize,
         };
         let config = Config {
@@ -86,6 +87,7 @@ impl Heap {
             trace: options.trace,
             data: options.data,
             mark_workers: workers.max(1),
+            cpus: cpus as u32,
             percent: options.gc_percent,
             memory_limit: Bytes(options.memory_limit),
             hard_limit: Bytes(options.heap_limit),

@@ -46,7 +46,7 @@ enum Source {
     Threads(fn(&Census) -> u64),
     /// The record of cycles and stops.
     Cycles(fn(&Totals) -> u64),
-    /// Another part of the heap, read for itself.
+    /// Another part of the heap, read for itself before the others.
     Heap(fn(&Heap) -> u64),
     /// A histogram of that record.
     Durations(Timed),
@@ -292,12 +292,7 @@ const TABLE: &[Metric] = &[
         Source::Cycles(|t| t.sweep_ns),
         c"Collecting threads' time for the phase finish-sweep.",
     ),
-    // ---- Sweeping.
-    counter(
-        c"besom/sweep/due:pages",
-        Source::Heap(|heap| heap.collector.measures().pages_due()),
-        c"Pages of 8 KiB that cycles left to be swept: in the background, to finish, or by threads that allocate.",
-    ),
+    // ---- Sweeping. What is due is read after what was swept of it: it is never less.
     counter(
         c"besom/sweep/background:pages",
         Source::Heap(|heap| heap.collector.measures().pages_in_background()),
@@ -307,6 +302,11 @@ const TABLE: &[Metric] = &[
         c"besom/sweep/finish:pages",
         Source::Heap(|heap| heap.collector.measures().pages_finished()),
         c"Pages swept because all had to be: by besom_collect, before a cycle, when memory is short.",
+    ),
+    counter(
+        c"besom/sweep/due:pages",
+        Source::Heap(|heap| heap.collector.measures().pages_due()),
+        c"Pages of 8 KiB that cycles left to be swept: in the background, to finish, or by threads that allocate.",
     ),
     // ---- Threads and stops.
     gauge(c"besom/sched/procs:procs", Source::Threads(|c| c.ps as u64), c"Ps that there are."),
@@ -334,7 +334,7 @@ const TABLE: &[Metric] = &[
     durations(
         c"besom/sched/pauses/other:nanoseconds",
         Timed::OtherPause,
-        c"Stops that were no cycle's (a walk, a check), from the request until the world went on.",
+        c"Stops that were no cycle's (a walk, a check, exact statistics), from the request until the world went on.",
     ),
 ];
 
@@ -452,6 +452,11 @@ impl Heap {
     ///
     /// `tell` runs under a lock that collecting threads wait for after their stops: it only copies.
     pub(crate) fn read_metrics(&self, mut tell: impl FnMut(usize, Reading<'_>)) {
+        // First, and in the table's order: the peak, which is the snapshot's, is never below the footprint.
+        let singly = METRICS.each_ref().map(|metric| match metric.source {
+            Source::Heap(of) => of(self),
+            _ => 0,
+        });
         let stats = self.stats();
         let census = self.scheduler.census();
         self.collector.measures().read(|record| {
@@ -460,7 +465,7 @@ impl Heap {
                     Source::Stats(of) => Reading::Number(of(&stats)),
                     Source::Threads(of) => Reading::Number(of(&census)),
                     Source::Cycles(of) => Reading::Number(of(record.totals)),
-                    Source::Heap(of) => Reading::Number(of(self)),
+                    Source::Heap(_) => Reading::Number(singly[i]),
                     Source::Durations(timed) => Reading::Durations(record.durations(timed)),
                     Source::Sizes(of) => Reading::Sizes(of(&stats)),
                 };

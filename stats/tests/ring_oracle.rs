@@ -13,7 +13,8 @@ const PS: usize = 5;
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
-    /// The P joins the set, or leaves it (its guard is closed first).
+    /// The P joins the set, or leaves it (its guard is closed first). It comes again with the sequence that it had; in
+    /// `run_crowd` with a fresh one.
     ComeOrGo(usize),
     Open(usize),
     Add(usize, Credit),
@@ -232,8 +233,8 @@ fn next(n: &mut u64) -> u64 {
 /// Returns the most Ps that were alive, and how many came.
 fn run_crowd(ops: &[Crowd]) -> (usize, usize) {
     let stats = ConsistentHeapStats::new();
-    // A P that left may come again, with the sequence that it had: a vacant seat of the heap's is used again.
-    let seqs: Vec<StatsSeq> = (0..CROWD).map(|_| StatsSeq::new()).collect();
+    // As in the heap, who comes has a fresh sequence, under a number that another may have had.
+    let mut seqs: Vec<StatsSeq> = (0..CROWD).map(|_| StatsSeq::new()).collect();
     let mut vacant: Vec<usize> = (0..CROWD).collect();
     let mut alive: Vec<usize> = Vec::new();
     let mut oracle = HeapStatsDelta::default();
@@ -243,7 +244,10 @@ fn run_crowd(ops: &[Crowd]) -> (usize, usize) {
             Crowd::Join(n) => {
                 let n = n.min(vacant.len());
                 came += n;
-                alive.extend(vacant.drain(..n));
+                for p in vacant.drain(..n) {
+                    seqs[p] = StatsSeq::new();
+                    alive.push(p);
+                }
                 most = most.max(alive.len());
             }
             Crowd::Leave(n, from) => {

@@ -96,6 +96,11 @@ static void equations(const besom_metric_value *values)
     CHECK(number(values, "besom/memory/in-heap:bytes") + number(values, "besom/memory/in-stacks:bytes") +
               number(values, "besom/memory/in-work-bufs:bytes") <=
           number(values, "besom/memory/committed:bytes"));
+    CHECK_EQ(number(values, "besom/memory/committed:bytes") + number(values, "besom/memory/released:bytes"),
+             number(values, "besom/memory/mapped:bytes"));
+    CHECK_LE(number(values, "besom/memory/footprint:bytes"), number(values, "besom/memory/peak-footprint:bytes"));
+    CHECK_LE(number(values, "besom/sweep/background:pages") + number(values, "besom/sweep/finish:pages"),
+             number(values, "besom/sweep/due:pages"));
     CHECK(number(values, "besom/sched/threads/running:threads") + number(values, "besom/sched/threads/waiting:threads") <=
           number(values, "besom/sched/threads/attached:threads"));
 }

@@ -1,6 +1,7 @@
 /* The timeline: a file that other programs read, made at any time by any thread, and what is wrong told by a status. */
 #include "check.h"
 #include "json.h"
+#include <fcntl.h>
 #include <sys/stat.h>
 
 static char path[64], other_path[64];
@@ -157,6 +158,40 @@ static void a_file_that_cannot_be_written(void)
     check_heap_end(heap, m); /* and ends with the heap, without a word */
 }
 
+static void *read_all(void *bytes)
+{
+    static char buffer[4096];
+    const int fd = open(path, O_RDONLY);
+    ssize_t n;
+    NEED(fd >= 0);
+    while ((n = read(fd, buffer, sizeof buffer)) > 0) *(size_t *)bytes += (size_t)n;
+    close(fd);
+    return NULL;
+}
+
+/* A start waits for nobody: not for a reader either. */
+static void a_pipe_that_nobody_reads(void)
+{
+    besom_mutator *m;
+    besom_heap *heap = check_heap(NULL, &m);
+    besom_status status;
+    pthread_t reader;
+    size_t bytes = 0;
+    int i;
+    NEED(mkfifo(path, 0600) == 0);
+    CHECK_EQ(besom_timeline_start(heap, path), BESOM_ERR_INVALID);
+    CHECK_EQ(besom_timeline_stop(heap), BESOM_ERR_STATE);
+    NEED(pthread_create(&reader, NULL, read_all, &bytes) == 0);
+    while ((status = besom_timeline_start(heap, path)) == BESOM_ERR_INVALID) check_sleep_ms(1); /* until it is there */
+    CHECK_OK(status);
+    for (i = 0; i < 200; i++) CHECK_OK(besom_collect(m));
+    CHECK_OK(besom_timeline_stop(heap)); /* more than a pipe holds: the rest waits for the reader */
+    pthread_join(reader, NULL);
+    CHECK(bytes > 100000);
+    unlink(path);
+    check_heap_end(heap, m);
+}
+
 static besom_heap *shared;
 static int stop;
 static void *churn(void *unused)
@@ -296,6 +331,7 @@ int main(void)
     RUN(a_file_has_the_cycles_between_start_and_stop);
     RUN(other_stops_are_named);
     RUN(a_file_that_cannot_be_written);
+    RUN(a_pipe_that_nobody_reads);
     RUN(any_thread_may_while_others_work);
     RUN(one_records_at_a_time);
     RUN(what_finds_no_room_is_counted);

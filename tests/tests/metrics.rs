@@ -214,6 +214,10 @@ fn equations(metrics: &Metrics) {
     let memory = |what: &str| number(&format!("besom/memory/{what}:bytes"));
     assert!(allocs.sum - frees.sum <= memory("in-heap"));
     assert!(memory("in-heap") + memory("in-stacks") + memory("in-work-bufs") <= memory("committed"));
+    assert_eq!(memory("committed") + memory("released"), memory("mapped"));
+    assert!(memory("footprint") <= memory("peak-footprint"));
+    let swept = |who: &str| number(&format!("besom/sweep/{who}:pages"));
+    assert!(swept("background") + swept("finish") <= swept("due"));
     let threads = |what: &str| number(&format!("besom/sched/threads/{what}:threads"));
     assert!(threads("running") + threads("waiting") <= threads("attached"));
 }

@@ -171,13 +171,55 @@ fn samples_of_growth_are_a_millisecond_apart() {
     assert_eq!(samples[0]["args"], serde_json::json!({ "live": 1, "footprint": 3 }), "no goal is no number");
 }
 
-/// The phases are side by side, and fill the cycle.
+/// What a reader that cuts off makes of a time, read from text, is what was recorded; and so for one that rounds.
 #[test]
-fn a_cycle_is_its_phases() {
-    let (timeline, file) = (timeline(16), Temporary::new("cycle"));
-    timeline.start(&file.0).expect("a session");
+fn times_come_back_exactly() {
+    let mut text = Vec::new();
+    let mut check = |ns: u64| {
+        text.clear();
+        serde_json::to_writer(&mut text, &json::time(ns)).expect("a number");
+        let us: f64 = std::str::from_utf8(&text).expect("text").parse().expect("a number");
+        // Some parsers are off by a bit.
+        for us in [us.next_down(), us, us.next_up()] {
+            assert_eq!(((us * 1000.0) as u64, (us * 1000.0).round() as u64), (ns, ns));
+        }
+    };
+    (0..2_000_000).for_each(&mut check);
+    // From a millisecond up, in steps that share no factor with the powers: 2^49 ns are 6 days.
+    for power in 20..49 {
+        (0..20_000).for_each(|step| check((1 << power) + step * 7919 % (1 << power)));
+        (0..1000).for_each(|before| check((1 << power) - before));
+    }
+}
+
+/// A cycle for which the slots do not do is dropped whole.
+#[test]
+fn a_cycle_is_not_cut_off() {
+    let (timeline, file) = (timeline(16), Temporary::new("cut"));
+    let parts = 9;
+    for before in 0..=16 {
+        timeline.start(&file.0).expect("a session");
+        for n in 0..before {
+            timeline.end(timeline.begin(), Kind::Release, [n, 0, 0, 0]);
+        }
+        timeline.cycle(timeline.begin(), &cycle());
+        timeline.end(timeline.begin(), Kind::Release, [before, 0, 0, 0]);
+        timeline.stop().expect("a file");
+        let read = file.read();
+        let named = |name: &str| of(&read, "X").iter().filter(|e| e["name"] == name).count() as u64;
+        let whole = before + parts <= 16;
+        let after = u64::from(before + parts < 16);
+        let kept = if whole { before + parts + after } else { before };
+        assert_eq!(named("release"), before + after, "{before} events before it");
+        assert_eq!((named("cycle"), named("world stopped")), (u64::from(whole), u64::from(whole)));
+        assert_eq!(read["otherData"]["events"], kept, "{before} events before it");
+        assert_eq!(read["otherData"]["dropped"], before + parts + 1 - kept, "{before} events before it");
+    }
+}
+
+fn cycle() -> CycleRecord {
     let ns = Duration::from_nanos;
-    let cycle = CycleRecord {
+    CycleRecord {
         number: 5,
         cause: Cause::Limit,
         since_start: ns(0),
@@ -196,15 +238,22 @@ fn a_cycle_is_its_phases() {
         resume: ns(50),
         before: 60,
         goal: 70,
-    };
+    }
+}
+
+/// The phases are side by side, and fill the cycle.
+#[test]
+fn a_cycle_is_its_phases() {
+    let (timeline, file) = (timeline(16), Temporary::new("cycle"));
+    timeline.start(&file.0).expect("a session");
     let began = timeline.begin();
-    timeline.cycle(began, &cycle);
+    timeline.cycle(began, &cycle());
     timeline.stop().expect("a file");
     let start = began.expect("a session").ns;
     let slices: Vec<_> = of(&file.read(), "X")
         .iter()
         .map(|e| {
-            let ns = |field: &str| (e[field].as_f64().expect("a time") * 1000.0).round() as u64;
+            let ns = |field: &str| (e[field].as_f64().expect("a time") * 1000.0) as u64;
             (e["name"].as_str().expect("a name").to_owned(), ns("ts") - start, ns("dur"))
         })
         .collect();

@@ -125,6 +125,7 @@ int main(int argc, char **argv) {
         else if ((value = VALUE("--heap-limit"))) options.heap_limit = size_of(value);
         else if ((value = VALUE("--metrics"))) metrics_file = value;
         else if ((value = VALUE("--gc-timeline"))) timeline = value;
+        else if (i + 1 == argc && (!strcmp(argv[i], "-e") || !strcmp(argv[i], "--heap-limit") || !strcmp(argv[i], "--metrics") || !strcmp(argv[i], "--gc-timeline"))) return fprintf(stderr, "scheme: %s needs a value\n%s", argv[i], help), 64;
         else return fprintf(stderr, "scheme: unknown option '%s'\n%s", argv[i], help), 64;
     }
     options.encoding = (besom_encoding){.mask = 1, .tag = 1, .address = ~(uint64_t)7}; /* odd words are pointers, tagged below bit 3 */
