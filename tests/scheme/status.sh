@@ -15,7 +15,7 @@ expect 64 "$scheme" --heap-limit 99999999999999999999 -e 5
 expect 64 "$scheme" --no-such-option
 for option in -e --heap-limit --metrics --gc-timeline; do
     expect 64 "$scheme" "$option"
-    "$scheme" "$option" 2>&1 | grep -qx -- "scheme: $option needs a value" || { echo "FAIL $option needs a value"; failed=1; }
+    "$scheme" "$option" 2>&1 | grep -qx -- "scheme: unknown option '$option', or its value is missing" || { echo "FAIL $option without a value"; failed=1; }
 done
 expect 3 "$scheme" -e '(exit 3)'
 expect 0 "$scheme" -e 5

@@ -12,9 +12,7 @@ static const char prelude[] =
 #include "prelude.inc"
     ;
 
-char **scheme_arguments;
-static bool print_stats;
-static const char *metrics_file, *timeline;
+char **scheme_arguments; static bool print_stats; static const char *metrics_file, *timeline;
 
 static void stats(void) {
     besom_stats s; besom_stats_read(heap, &s);
@@ -23,8 +21,8 @@ static void stats(void) {
     fputs("besom statistics\n", stderr);
     SIGNED(committed) SIGNED(released) SIGNED(in_heap) SIGNED(in_stacks) SIGNED(in_work_bufs) SIGNED(in_metadata)
     UNSIGNED(total_alloc_bytes) UNSIGNED(total_free_bytes) UNSIGNED(alloc_count) UNSIGNED(free_count) UNSIGNED(tiny_allocs)
-    UNSIGNED(cycles) UNSIGNED(forced_cycles) UNSIGNED(pause_total_ns) UNSIGNED(pause_max_ns) UNSIGNED(live_bytes) UNSIGNED(next_goal)
-    UNSIGNED(peak_footprint)
+    UNSIGNED(cycles) UNSIGNED(forced_cycles) UNSIGNED(pause_total_ns) UNSIGNED(pause_max_ns) UNSIGNED(live_bytes)
+    UNSIGNED(next_goal) UNSIGNED(peak_footprint)
 }
 
 /* Writes all metrics, in JSON or in Prometheus' text; false, and a line on stderr, if it cannot. */
@@ -32,20 +30,17 @@ static bool metrics(void) {
     char *text = NULL; size_t n = 0, length = strlen(metrics_file); besom_status status;
     bool json = length > 5 && !strcmp(metrics_file + length - 5, ".json");
     while ((status = (json ? besom_metrics_json : besom_metrics_prometheus)(heap, text, n, &n)) == BESOM_ERR_LIMIT && (text = realloc(text, n))) {}
-    FILE *f = status == BESOM_OK ? fopen(metrics_file, "w") : NULL;
-    if (f && fwrite(text, 1, n, f) == n && !fclose(f)) return true;
+    FILE *f = status == BESOM_OK ? fopen(metrics_file, "w") : NULL; if (f && fwrite(text, 1, n, f) == n && !fclose(f)) return true;
     return fprintf(stderr, "scheme: cannot write %s: %s\n", metrics_file, strerror(errno)), false;
 }
 
 _Noreturn void scheme_exit(vm *v, int status) {
-    extern int output_error;
-    ports_flush_all(v);
-    if (output_error) fprintf(stderr, "scheme: cannot write: %s\n", strerror(output_error)), status += status == 0 ? 74 : 0;
-    if (metrics_file && !metrics() && status == 0) status = 74;
-    if (timeline && besom_timeline_stop(heap) == BESOM_ERR_LIMIT)
-        fprintf(stderr, "scheme: cannot write %s\n", timeline), status += status == 0 ? 74 : 0;
+    extern int output_error; ports_flush_all(v); bool failed = output_error != 0;
+    if (failed) fprintf(stderr, "scheme: cannot write: %s\n", strerror(output_error));
+    if (metrics_file && !metrics()) failed = true;
+    if (timeline && besom_timeline_stop(heap) == BESOM_ERR_LIMIT) failed = fprintf(stderr, "scheme: cannot write %s\n", timeline) > 0;
     if (print_stats) stats();
-    exit(status); /* other threads may be attached, so the heap ends with the process */
+    exit(status == 0 && failed ? 74 : status); /* other threads may be attached, so the heap ends with the process */
 }
 
 static void report(vm *v, Value c) {
@@ -125,8 +120,7 @@ int main(int argc, char **argv) {
         else if ((value = VALUE("--heap-limit"))) options.heap_limit = size_of(value);
         else if ((value = VALUE("--metrics"))) metrics_file = value;
         else if ((value = VALUE("--gc-timeline"))) timeline = value;
-        else if (i + 1 == argc && (!strcmp(argv[i], "-e") || !strcmp(argv[i], "--heap-limit") || !strcmp(argv[i], "--metrics") || !strcmp(argv[i], "--gc-timeline"))) return fprintf(stderr, "scheme: %s needs a value\n%s", argv[i], help), 64;
-        else return fprintf(stderr, "scheme: unknown option '%s'\n%s", argv[i], help), 64;
+        else return fprintf(stderr, "scheme: unknown option '%s', or its value is missing\n%s", argv[i], help), 64;
     }
     options.encoding = (besom_encoding){.mask = 1, .tag = 1, .address = ~(uint64_t)7}; /* odd words are pointers, tagged below bit 3 */
     options.scan_native_stacks = 0; /* C locals are no roots: what must live is on the VM stack */
