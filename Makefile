@@ -67,9 +67,11 @@ $(OUT)/bin/scheme: $(wildcard $(SCHEME)/*.c $(SCHEME)/*.h) $(OUT)/prelude.inc $(
 	$(CC) -std=gnu11 $(CFLAGS) $(WARNINGS) -I$(OUT) -I$(OUT)/include $(wildcard $(SCHEME)/*.c) $(OUT)/libbesom.a $(LIBS) -o $@
 
 install: lib
-	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/cmake/Besom
+	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/cmake/Besom \
+	    $(DESTDIR)$(PREFIX)/share/besom
 	install -m 644 $(OUT)/include/besom.h $(DESTDIR)$(PREFIX)/include/besom.h
 	install -m 644 $(OUT)/libbesom.a $(DESTDIR)$(PREFIX)/lib/libbesom.a
+	install -m 644 tests/c/helgrind.supp $(DESTDIR)$(PREFIX)/share/besom/helgrind.supp
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' packaging/besom.pc.in \
 	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/besom.pc
 	sed -e 's|@VERSION@|$(VERSION)|' packaging/BesomConfig.cmake.in \
@@ -80,7 +82,7 @@ install: lib
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/include/besom.h $(DESTDIR)$(PREFIX)/lib/libbesom.a
 	rm -f $(DESTDIR)$(PREFIX)/lib/pkgconfig/besom.pc
-	rm -rf $(DESTDIR)$(PREFIX)/lib/cmake/Besom
+	rm -rf $(DESTDIR)$(PREFIX)/lib/cmake/Besom $(DESTDIR)$(PREFIX)/share/besom
 
 clean:
 	rm -rf target

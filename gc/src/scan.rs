@@ -7,6 +7,7 @@ use crate::layout::Layouts;
 use besom_alloc_core::span_class::{ClassFacts, Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_stats::fatal;
+use besom_stats::race_detector::outside;
 use std::ffi::c_void;
 
 /// How words of kind [`Kind::Values`] hold pointers: `w` is one if `(w & mask) == tag`, to the object that
@@ -237,5 +238,5 @@ fn trace<V: Visitor>(shapes: &Shapes, object: *const usize, visitor: &mut V) {
     let Some(function) = shapes.trace else { return };
     let mut tracer = Tracer::new(visitor);
     // SAFETY: the VM's function, on the VM's object, with the VM's data.
-    unsafe { function(&mut tracer, object.cast_mut().cast(), shapes.data) };
+    outside(|| unsafe { function(&mut tracer, object.cast_mut().cast(), shapes.data) });
 }

@@ -9,6 +9,7 @@ use besom_alloc_core::span_heap::LargeObject;
 use besom_alloc_core::units::{Bytes, Pages};
 use besom_gc::Cause;
 use besom_gc::layout::Layout;
+use besom_stats::race_detector::{acquire, outside};
 
 use crate::mcache::Refill;
 
@@ -36,6 +37,7 @@ impl Heap {
     ///
     /// # Safety
     /// `m` must be the calling thread's, attached and not blocked, with its registers captured.
+    #[inline(always)] // Into `besom_alloc_slow`, both ways that it goes.
     pub(crate) unsafe fn alloc(&self, m: *mut Mutator, bytes: usize, kind: Kind) -> *mut u8 {
         // SAFETY: the caller's promise.
         unsafe {
@@ -322,8 +324,11 @@ impl Heap {
         }
         if attempts.collected {
             let Some(ask) = self.options.out_of_memory else { return false };
+            // What trace functions did in a cycle that was waited for is over.
+            acquire(self);
+            let heap = std::ptr::from_ref(self).cast_mut();
             // SAFETY: the VM's function with the VM's data.
-            if unsafe { ask(std::ptr::from_ref(self).cast_mut(), bytes, self.options.data) } == 0 {
+            if outside(|| unsafe { ask(heap, bytes, self.options.data) }) == 0 {
                 return false;
             }
             *attempts = Attempts { swept: true, ..Attempts::default() };

@@ -7,7 +7,7 @@ use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::{Kind, Why};
 use besom_gc::{Cause, Tracer, Visitor, World};
-use besom_stats::race_detector::release;
+use besom_stats::race_detector::{acquire, outside, release};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ impl World for HeapWorld<'_> {
     fn stop(&self) -> Stopped<'_> {
         let asked = Instant::now();
         self.heap.scheduler.stop(self.heap, self.seat);
+        // The VM's functions may be called now, and look at what any thread did before it stopped.
+        acquire(self.heap);
         if let Some(times) = &self.looks {
             times.set((asked, asked.elapsed()));
         }
@@ -62,7 +64,7 @@ impl World for HeapWorld<'_> {
         if let Some(roots) = heap.options.roots {
             let mut tracer = Tracer::new(visitor);
             // SAFETY: the VM's function with the VM's data.
-            unsafe { roots(&mut tracer, std::ptr::null_mut(), heap.options.data) };
+            outside(|| unsafe { roots(&mut tracer, std::ptr::null_mut(), heap.options.data) });
         }
         bytes
     }

@@ -10,6 +10,7 @@ use besom_alloc_core::units::Bytes;
 use besom_gc::scan::scan_words;
 use besom_gc::{TraceFn, Tracer, Visitor};
 use besom_stats::fatal;
+use besom_stats::race_detector::{outside, unwatch};
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use std::ffi::c_void;
 
@@ -122,6 +123,7 @@ impl Mutator {
     pub(crate) unsafe fn init(m: *mut Mutator, heap: &Heap, seat: Seat, stack: &NativeStack) {
         // SAFETY: the caller's promise; `poll` is left to the scheduler.
         unsafe {
+            unwatch(&raw const (*m).poll);
             (*m).cells = NO_CELLS.as_ptr();
             (*m).barrier = u32::from(heap.checks_stores());
             (*m).frames = std::ptr::null();
@@ -380,7 +382,7 @@ impl Mutator {
             }
             if let Some(function) = self.roots {
                 let mut tracer = Tracer::new(visitor);
-                function(&mut tracer, std::ptr::null_mut(), self.roots_data);
+                outside(|| function(&mut tracer, std::ptr::null_mut(), self.roots_data));
             }
         }
         Bytes(words * 8)

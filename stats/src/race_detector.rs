@@ -8,8 +8,8 @@
 //! stop and the library's locks amount to, and a little more.
 //!
 //! What the library itself does inside is nothing for a detector of the program's races. ThreadSanitizer, which sees the
-//! library's calls of `memset` and `mmap`, is told to look away. Helgrind knows no such request: see
-//! `tests/c/helgrind.supp`.
+//! library's calls of `memset` and `mmap`, is told to look away, but while the VM's functions run. Helgrind knows no such
+//! request: see `tests/c/helgrind.supp`.
 
 use crate::sync::raw::{AtomicU8, Ordering::Relaxed};
 use core::ffi::{c_char, c_int, c_void};
@@ -33,8 +33,8 @@ pub fn detect() {
 pub struct Inside(usize);
 
 /// To be called first by a function of the library that may take memory from one thread or give it to another.
-/// `owner` names the memory: calls with different owners have nothing to do with each other; null owns nothing. Costs a relaxed load when no
-/// detector is present.
+/// `owner` names the memory: calls with different owners have nothing to do with each other; null owns nothing. Costs a
+/// relaxed load when no detector is present.
 #[inline(always)]
 pub fn inside<T>(owner: *const T) -> Inside {
     if PRESENT.load(Relaxed) == 0 {
@@ -50,6 +50,31 @@ impl Drop for Inside {
             self.leave();
         }
     }
+}
+
+/// Likewise, around `call`, for where it is to cost no more than the load: there is nothing to drop.
+#[inline(always)]
+pub fn within<T, R>(owner: *const T, call: impl FnOnce() -> R) -> R {
+    #[cold]
+    #[inline(never)]
+    fn watched<R>(owner: usize, call: impl FnOnce() -> R) -> R {
+        let _inside = Inside::enter(owner);
+        call()
+    }
+    if PRESENT.load(Relaxed) == 0 { call() } else { watched(owner.addr(), call) }
+}
+
+/// Around a call of the VM's function by a thread that is [`inside`]: that is the program's code, to be watched. The
+/// order of what it does and what other threads do is told by the caller, if it is the library that sees to it.
+#[inline(always)]
+pub fn outside<R>(call: impl FnOnce() -> R) -> R {
+    if PRESENT.load(Relaxed) & TSAN == 0 {
+        return call();
+    }
+    heed();
+    let result = call();
+    ignore();
+    result
 }
 
 /// In the middle of the library: what this thread did is before all that follows an [`acquire`] of the same owner, or
@@ -78,6 +103,14 @@ pub fn watch(start: usize, bytes: usize) {
     }
 }
 
+/// To be called of memory that a program's inline functions look at without a lock. Helgrind, to which an atomic load is
+/// a plain one, does not look at accesses to it from here on.
+pub fn unwatch<T>(place: *const T) {
+    if PRESENT.load(Relaxed) & HELGRIND != 0 {
+        helgrind::unwatch(place.addr(), size_of::<T>());
+    }
+}
+
 impl Inside {
     #[cold]
     #[inline(never)]
@@ -86,27 +119,40 @@ impl Inside {
             return Inside(0);
         }
         tell_release(owner);
-        if let Some(tsan) = tsan() {
-            // SAFETY: the runtime's own functions, with a string that stays.
-            unsafe {
-                (tsan.ignore_reads)(c"besom".as_ptr(), 0);
-                (tsan.ignore_writes)(c"besom".as_ptr(), 0);
-            }
-        }
+        ignore();
         Inside(owner)
     }
 
     #[cold]
     #[inline(never)]
     fn leave(&self) {
-        if let Some(tsan) = tsan() {
-            // SAFETY: as in `enter`, which began to ignore.
-            unsafe {
-                (tsan.heed_writes)(c"besom".as_ptr(), 0);
-                (tsan.heed_reads)(c"besom".as_ptr(), 0);
-            }
-        }
+        heed();
         tell_acquire(self.0);
+    }
+}
+
+/// ThreadSanitizer looks away from what this thread does, until [`heed`].
+#[cold]
+#[inline(never)]
+fn ignore() {
+    if let Some(tsan) = tsan() {
+        // SAFETY: the runtime's own functions, with a string that stays.
+        unsafe {
+            (tsan.ignore_reads)(c"besom".as_ptr(), 0);
+            (tsan.ignore_writes)(c"besom".as_ptr(), 0);
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn heed() {
+    if let Some(tsan) = tsan() {
+        // SAFETY: as in `ignore`, which came before.
+        unsafe {
+            (tsan.heed_writes)(c"besom".as_ptr(), 0);
+            (tsan.heed_reads)(c"besom".as_ptr(), 0);
+        }
     }
 }
 
@@ -191,6 +237,7 @@ mod helgrind {
     const SEND: usize = TOOL + 0x121;
     const RECEIVE: usize = TOOL + 0x122;
     const ACCESSIBLE: usize = TOOL + 0x12e;
+    const UNWATCH: usize = TOOL + 0x127;
     const WATCH: usize = TOOL + 0x128;
 
     /// Whether this runs under helgrind (another tool of Valgrind's knows nothing of the question).
@@ -212,6 +259,11 @@ mod helgrind {
     /// From here on accesses to these addresses are looked at.
     pub fn watch(start: usize, bytes: usize) {
         request(WATCH, start, bytes, 0);
+    }
+
+    /// From here on they are not.
+    pub fn unwatch(start: usize, bytes: usize) {
+        request(UNWATCH, start, bytes, 0);
     }
 
     /// The answer, or 0 without Valgrind.
@@ -249,6 +301,7 @@ mod tests {
         assert_eq!((tsan().is_none(), helgrind::is_present()), (true, false));
         detect();
         drop(inside(&0));
+        assert_eq!((within(&0, || 1), outside(|| 2)), (1, 2));
         assert_eq!(PRESENT.load(Relaxed), 0);
     }
 }

@@ -40,13 +40,16 @@ only_these() {
 ./lib/cmake/Besom/BesomConfigVersion.cmake
 ./lib/libbesom.a
 ./lib/pkgconfig/besom.pc
+./share/besom/helgrind.supp
 END
 }
+same_suppressions() { cmp tests/c/helgrind.supp "$work/usr/share/besom/helgrind.supp"; }
 nothing_left() { [ -d "$work/usr" ] && [ -z "$(find "$work/usr" -type f)" ]; }
 version_agrees() { [ "$(flags --modversion)" = "$(sed -n 's/^#define BESOM_VERSION_STRING "\(.*\)"/\1/p' "$work/usr/include/besom.h")" ]; }
 
 try "make install" make -s install PREFIX="$work/usr" DESTDIR=
 try "these files and no others" only_these
+try "helgrind's suppressions are those that are tested" same_suppressions
 try "pkg-config's version is the header's" version_agrees
 try "a C11 program by pkg-config" by_pkg_config gcc -std=c11 -x c
 try "a C++17 program by pkg-config" by_pkg_config g++ -std=c++17 -x c++

@@ -7,7 +7,7 @@ use crate::status::{Error, Result};
 use besom_alloc_core::span_class::Kind;
 use besom_gc::LayoutError;
 use besom_stats::fatal;
-use besom_stats::race_detector::inside;
+use besom_stats::race_detector::{inside, within};
 use std::ffi::{c_int, c_void};
 
 entry! {
@@ -20,12 +20,11 @@ entry! {
 unsafe extern "C" fn alloc(m: *mut Mutator, bytes: usize, kind: c_int) -> *mut c_void {
     // SAFETY: the caller's promise.
     let heap = unsafe { heap_of(m, "besom_alloc") };
-    let _inside = inside(heap);
     let Some(kind) = u32::try_from(kind).ok().and_then(Kind::from_public) else {
         fatal(format_args!("besom_alloc: kind {kind}, expected 0..3"))
     };
     // SAFETY: `heap_of` checked the mutator.
-    unsafe { heap.alloc(m, bytes, kind).cast() }
+    within(heap, || unsafe { heap.alloc(m, bytes, kind).cast() })
 }
 
 entry! {

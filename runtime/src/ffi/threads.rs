@@ -7,7 +7,7 @@ use crate::quarantine;
 use crate::status::Error;
 use besom_gc::Cause;
 use besom_stats::fatal;
-use besom_stats::race_detector::inside;
+use besom_stats::race_detector::{inside, outside};
 use std::ffi::{c_int, c_void};
 
 /// `besom_attach`.
@@ -138,6 +138,6 @@ unsafe extern "C" fn walk(m: *mut Mutator, visit: Visit, data: *mut c_void) -> c
     unsafe {
         let heap = heap_of(m, "besom_walk");
         let _inside = inside(heap);
-        heap.walk(m, |object, bytes, kind| visit(object.cast(), bytes.0, kind as c_int, data))
+        heap.walk(m, |object, bytes, kind| outside(|| visit(object.cast(), bytes.0, kind as c_int, data)))
     }
 }

@@ -1,8 +1,9 @@
-/* Two races of a program's own, beside calls of the library: what .ci/step-races.sh expects both detectors to report,
- * by the name of the function in which they happen.  usage: planted counter|object */
+/* Races of a program's own, beside calls of the library and in functions that it calls: what .ci/step-races.sh expects
+ * both detectors to report, by the name of the function in which they happen. And an end in the midst of a call, of which
+ * there is nothing to report.  usage: planted counter|object|walk|trace|roots|exit */
 #include "../check.h"
 
-enum { ROUNDS = 200000 };
+enum { ROUNDS = 200000, CALLS = 100 };
 static besom_heap *heap;
 static long counter;
 static uint64_t *object;
@@ -18,7 +19,28 @@ static void __attribute__((noinline)) race_on_an_object(void)
     object[0]++;
 }
 
-static void *race(void *which)
+static int visit(void *o, size_t bytes, besom_kind kind, void *data)
+{
+    (void)o, (void)bytes, (void)kind, (void)data;
+    race_on_a_counter();
+    return 0;
+}
+
+static void trace(besom_tracer *tracer, void *o, void *data)
+{
+    (void)tracer, (void)o, (void)data;
+    race_on_a_counter();
+}
+
+static int leave(besom_heap *of, size_t bytes, void *data)
+{
+    (void)of, (void)bytes, (void)data;
+    exit(0);
+}
+
+static const char *race;
+
+static void *beside(void *unused)
 {
     besom_mutator *m = NULL;
     int i;
@@ -27,26 +49,58 @@ static void *race(void *which)
     __atomic_fetch_add(&attached, 1, __ATOMIC_RELAXED);
     while (__atomic_load_n(&attached, __ATOMIC_RELAXED) < 2) besom_safepoint(m);
     for (i = 0; i < ROUNDS; i++) {
-        if (which == NULL) race_on_a_counter();
-        else race_on_an_object();
+        if (strcmp(race, "counter") == 0) race_on_a_counter();
+        if (strcmp(race, "object") == 0) race_on_an_object();
         NEED(besom_alloc(m, 32, BESOM_VALUES) != NULL);
     }
     NEED(besom_detach(m) == BESOM_OK);
-    return NULL;
+    return unused;
+}
+
+/* In no order with anything: its thread has nothing to do with the library. */
+static void *apart(void *unused)
+{
+    while (!check_is_set(&attached)) race_on_a_counter();
+    return unused;
+}
+
+/* The library calls a function of ours, again and again, beside the other thread's. */
+static void call(besom_mutator *m)
+{
+    int i;
+    for (i = 0; i < CALLS; i++) {
+        if (strcmp(race, "walk") == 0) NEED(besom_walk(m, visit, NULL) == 0);
+        else NEED(besom_collect(m) == BESOM_OK);
+        usleep(1000);
+    }
+    check_set(&attached, 1);
 }
 
 int main(int argc, char **argv)
 {
     besom_mutator *m;
+    besom_options o;
     pthread_t threads[2];
-    void *which = argc > 1 && strcmp(argv[1], "object") == 0 ? &object : NULL;
-    int i;
-    heap = check_heap(NULL, &m);
-    object = (uint64_t *)besom_alloc(m, 64, BESOM_VALUES);
+    int i, n;
+    race = argc > 1 ? argv[1] : "";
+    n = strcmp(race, "counter") == 0 || strcmp(race, "object") == 0 ? 2 : 1;
+    besom_options_init(&o);
+    o.scan_native_stacks = 0;
+    o.trace = trace;
+    if (strcmp(race, "exit") == 0) o.heap_limit = 1 << 20, o.out_of_memory = leave;
+    heap = check_heap(&o, &m);
+    object = (uint64_t *)besom_alloc(m, 64, strcmp(race, "trace") == 0 ? BESOM_TRACED : BESOM_VALUES);
     NEED(besom_handle_new(m, object) != NULL);
-    for (i = 0; i < 2; i++) NEED(pthread_create(&threads[i], NULL, race, which) == 0);
+    if (strcmp(race, "exit") == 0) {
+        (void)besom_alloc(m, 1 << 19, BESOM_NOSCAN);
+        for (i = 0; i < 100; i++) NEED(besom_handle_new(m, besom_alloc(m, 1 << 15, BESOM_NOSCAN)) != NULL);
+        return 1;
+    }
+    if (strcmp(race, "roots") == 0) NEED(besom_mutator_roots(m, trace, NULL) == BESOM_OK);
+    for (i = 0; i < n; i++) NEED(pthread_create(&threads[i], NULL, n == 2 ? beside : apart, NULL) == 0);
+    if (n == 1) call(m);
     besom_block(m);
-    for (i = 0; i < 2; i++) NEED(pthread_join(threads[i], NULL) == 0);
+    for (i = 0; i < n; i++) NEED(pthread_join(threads[i], NULL) == 0);
     besom_unblock(m);
     check_heap_end(heap, m);
     return check_done();
