@@ -45,7 +45,7 @@ done
 build races/planted "$work/tsan" -fsanitize=thread || exit
 build races/planted "$work/plain" || exit
 # Each with the function that a report must name: the racing one, or that of ours which the library calls.
-for race in counter:race_on_a_counter object:race_on_an_object walk:visit trace:trace roots:trace; do
+for race in counter:race_on_a_counter object:race_on_an_object walk:visit trace:trace roots:trace heap_roots:trace; do
     TSAN_OPTIONS=exitcode=66 timeout 300 "$work/tsan" "${race%:*}" >"$work/log" 2>&1
     verdict "a planted race is found: ${race%:*} (ThreadSanitizer)" 66 $? "$work/log" "${race#*:} .*planted\.c"
     helgrind "$work/plain" "${race%:*}" >"$work/log" 2>&1

@@ -1,7 +1,7 @@
 /* Races of a program's own, beside calls of the library and in functions that it calls: what .ci/step-races.sh expects
  * both detectors to report, by the name of the function in which they happen. And what is none, of which there is nothing to
  * report: an end in the midst of a call, and what a stop keeps in order.
- * usage: planted counter|object|walk|trace|roots|exit|stop */
+ * usage: planted counter|object|walk|trace|roots|heap_roots|exit|stop */
 #include "../check.h"
 
 enum { ROUNDS = 200000, CALLS = 100 };
@@ -102,10 +102,11 @@ int main(int argc, char **argv)
     pthread_t threads[2];
     int i, n;
     race = argc > 1 ? argv[1] : "";
-    n = strcmp(race, "walk") == 0 || strcmp(race, "trace") == 0 || strcmp(race, "roots") == 0 ? 1 : 2;
+    n = strcmp(race, "walk") == 0 || strcmp(race, "trace") == 0 || strstr(race, "roots") != NULL ? 1 : 2;
     besom_options_init(&o);
     o.scan_native_stacks = 0;
     o.trace = trace;
+    if (strcmp(race, "heap_roots") == 0) o.roots = trace;
     if (strcmp(race, "exit") == 0) o.heap_limit = 1 << 20, o.out_of_memory = leave;
     heap = check_heap(&o, &m);
     object = (uint64_t *)besom_alloc(m, 64, strcmp(race, "trace") == 0 ? BESOM_TRACED : BESOM_VALUES);
