@@ -45,16 +45,18 @@ done
 build races/planted "$work/tsan" -fsanitize=thread || exit
 build races/planted "$work/plain" || exit
 # Each with the function that a report must name: the racing one, or that of ours which the library calls.
-for race in counter:race_on_a_counter object:race_on_an_object walk:visit trace:trace roots:trace; do
+for race in counter:race_on_a_counter object:race_on_an_object walk:visit trace:trace roots:trace heap_roots:trace; do
     TSAN_OPTIONS=exitcode=66 timeout 300 "$work/tsan" "${race%:*}" >"$work/log" 2>&1
     verdict "a planted race is found: ${race%:*} (ThreadSanitizer)" 66 $? "$work/log" "${race#*:} .*planted\.c"
     helgrind "$work/plain" "${race%:*}" >"$work/log" 2>&1
     verdict "a planted race is found: ${race%:*} (helgrind)" 66 $? "$work/log" "${race#*:} .*planted\.c"
 done
-TSAN_OPTIONS=exitcode=66 timeout 300 "$work/tsan" exit >"$work/log" 2>&1
-verdict "an exit from out_of_memory (ThreadSanitizer)" 0 $? "$work/log"
-helgrind "$work/plain" exit >"$work/log" 2>&1
-verdict "an exit from out_of_memory (helgrind)" 0 $? "$work/log"
+for none in exit stop; do
+    TSAN_OPTIONS=exitcode=66 timeout 300 "$work/tsan" $none >"$work/log" 2>&1
+    verdict "no race is found: $none (ThreadSanitizer)" 0 $? "$work/log"
+    helgrind "$work/plain" $none >"$work/log" 2>&1
+    verdict "no race is found: $none (helgrind)" 0 $? "$work/log"
+done
 
 # The suppressions name every exported function, but those that go on in another at once (`entry!`), and those that
 # touch no memory but the program's own, which is to be watched.

@@ -1,6 +1,7 @@
 /* Races of a program's own, beside calls of the library and in functions that it calls: what .ci/step-races.sh expects
- * both detectors to report, by the name of the function in which they happen. And an end in the midst of a call, of which
- * there is nothing to report.  usage: planted counter|object|walk|trace|roots|exit */
+ * both detectors to report, by the name of the function in which they happen. And what is none, of which there is nothing to
+ * report: an end in the midst of a call, and what a stop keeps in order.
+ * usage: planted counter|object|walk|trace|roots|heap_roots|exit|stop */
 #include "../check.h"
 
 enum { ROUNDS = 200000, CALLS = 100 };
@@ -26,9 +27,16 @@ static int visit(void *o, size_t bytes, besom_kind kind, void *data)
     return 0;
 }
 
+static const char *race;
+
 static void trace(besom_tracer *tracer, void *o, void *data)
 {
-    (void)tracer, (void)o, (void)data;
+    (void)tracer, (void)data;
+    if (strcmp(race, "stop") == 0) {
+        /* Any thread that marks, and the object any thread's: all of them have stopped. */
+        ((uint64_t *)o)[1] += ((uint64_t *)o)[0];
+        return;
+    }
     race_on_a_counter();
 }
 
@@ -38,11 +46,10 @@ static int leave(besom_heap *of, size_t bytes, void *data)
     exit(0);
 }
 
-static const char *race;
-
 static void *beside(void *unused)
 {
     besom_mutator *m = NULL;
+    besom_handle *kept = NULL;
     int i;
     NEED(besom_attach(heap, &m) == BESOM_OK);
     /* Both at once, and this says nothing of an order. */
@@ -51,6 +58,18 @@ static void *beside(void *unused)
     for (i = 0; i < ROUNDS; i++) {
         if (strcmp(race, "counter") == 0) race_on_a_counter();
         if (strcmp(race, "object") == 0) race_on_an_object();
+        if (strcmp(race, "stop") == 0 && i % 100 == 0) {
+            uint64_t *mine = (uint64_t *)besom_alloc(m, 32, BESOM_TRACED);
+            NEED(mine != NULL);
+            if (kept != NULL) {
+                const uint64_t *old = (const uint64_t *)besom_handle_get(m, kept);
+                NEED(old[1] % old[0] == 0);
+                besom_handle_free(heap, kept);
+            }
+            mine[0] = (uint64_t)i + 1;
+            NEED((kept = besom_handle_new(m, mine)) != NULL);
+            if (i % 1000 == 0) NEED(besom_collect(m) == BESOM_OK);
+        }
         NEED(besom_alloc(m, 32, BESOM_VALUES) != NULL);
     }
     NEED(besom_detach(m) == BESOM_OK);
@@ -83,10 +102,11 @@ int main(int argc, char **argv)
     pthread_t threads[2];
     int i, n;
     race = argc > 1 ? argv[1] : "";
-    n = strcmp(race, "counter") == 0 || strcmp(race, "object") == 0 ? 2 : 1;
+    n = strcmp(race, "walk") == 0 || strcmp(race, "trace") == 0 || strstr(race, "roots") != NULL ? 1 : 2;
     besom_options_init(&o);
     o.scan_native_stacks = 0;
     o.trace = trace;
+    if (strcmp(race, "heap_roots") == 0) o.roots = trace;
     if (strcmp(race, "exit") == 0) o.heap_limit = 1 << 20, o.out_of_memory = leave;
     heap = check_heap(&o, &m);
     object = (uint64_t *)besom_alloc(m, 64, strcmp(race, "trace") == 0 ? BESOM_TRACED : BESOM_VALUES);
