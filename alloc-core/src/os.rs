@@ -8,6 +8,7 @@ use libc::{c_int, c_void};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use std::ffi::CStr;
 use std::io::Read as _;
+use std::time::Duration;
 use std::{mem::MaybeUninit, ptr};
 
 /// The system refused memory or a thread, or the heap's limit was reached.
@@ -201,6 +202,14 @@ pub(crate) fn mapped_bytes() -> usize {
 /// Processors that this process may run on, by affinity and by quota; at least 1.
 pub fn cpu_count() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Processor time that the calling thread has used; 0 where the system does not tell.
+pub fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one `timespec` where it is told to.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// The native stack of the calling thread as (lowest address, address past the highest).

@@ -262,7 +262,7 @@ impl Collector {
         self.pauses.record(pause.as_nanos() as u64, unix.as_nanos() as u64);
         let times = Times { sweep: swept - begin, stop, marked: ended - swept, pause };
         self.measures.cycle(cause, &marked, times);
-        let cpu = self.cpu_ns.fetch_add((marked.cpu + stop).as_nanos() as u64, Relaxed);
+        let cpu = self.cpu_ns.fetch_add(marked.cpu.as_nanos() as u64, Relaxed);
         let record = CycleRecord {
             number,
             cause,

@@ -11,7 +11,7 @@ use besom_alloc_core::span_class::{FIRST_LAYOUT, OWN_LAYOUTS};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::units::Bytes;
 use besom_stats::sync::raw::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
-use besom_stats::sync::{Mutex, lock};
+use besom_stats::sync::{Mutex, MutexGuard, lock};
 use bitvec::prelude::{BitVec, Lsb0};
 
 /// All layouts of a heap. Higher: 32 bytes of address space each, and nothing else. Lower: a VM that makes a
@@ -168,11 +168,24 @@ impl Layouts {
 }
 
 impl Layouts {
-    /// Calls `f` with the bytes that the layouts take, counted one by one, while none is registered.
-    pub fn with_bytes<R>(&self, f: impl FnOnce(Bytes) -> R) -> R {
-        let taken = lock(&self.taken);
-        let numbers = (0..taken[0]).chain(OWN_LAYOUTS..OWN_LAYOUTS + taken[1]);
-        f(Bytes(numbers.map(|number| self.get(number as u32).bytes().0).sum()))
+    /// Holds the layouts as they are.
+    pub fn hold(&self) -> HeldLayouts<'_> {
+        HeldLayouts { layouts: self, taken: lock(&self.taken) }
+    }
+}
+
+/// The layouts, of which none is registered meanwhile.
+pub struct HeldLayouts<'l> {
+    layouts: &'l Layouts,
+    taken: MutexGuard<'l, [usize; 2]>,
+}
+
+impl HeldLayouts<'_> {
+    /// Bytes that they take, counted one by one.
+    pub fn bytes(&self) -> Bytes {
+        let [own, shared] = *self.taken;
+        let numbers = (0..own).chain(OWN_LAYOUTS..OWN_LAYOUTS + shared);
+        Bytes(numbers.map(|number| self.layouts.get(number as u32).bytes().0).sum())
     }
 }
 

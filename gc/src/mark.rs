@@ -10,7 +10,7 @@ pub mod worker;
 
 use crate::scan::{Shapes, Visitor};
 use crate::timeline::{Kind, Timeline};
-use besom_alloc_core::os::OutOfMemory;
+use besom_alloc_core::os::{OutOfMemory, thread_cpu_time};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
@@ -55,7 +55,7 @@ pub struct Marked {
     pub root_time: Duration,
     /// From there to the end of marking.
     pub drain_time: Duration,
-    /// Workers' time in sum.
+    /// Workers' processor time in sum.
     pub cpu: Duration,
     /// Workers that took part.
     pub workers: usize,
@@ -116,7 +116,7 @@ impl Marker {
         timeline: &Timeline,
         roots: impl FnOnce(&mut dyn Visitor) -> Bytes,
     ) -> Marked {
-        let start = Instant::now();
+        let (start, began) = (Instant::now(), thread_cpu_time());
         let own = lock(&self.deques[0]);
         let mut first = Worker::<PARALLEL>::new(heap, shapes, &self.shared, &own, 0);
         self.shared.termination.begin();
@@ -124,7 +124,7 @@ impl Marker {
         let rooted = Instant::now();
         let totals = Mutex::new((Bytes(0), Duration::ZERO, 1usize));
         let helper = |index: usize| {
-            let (began, shown) = (Instant::now(), timeline.begin());
+            let (began, shown) = (thread_cpu_time(), timeline.begin());
             let deque = lock(&self.deques[index]);
             let mut worker = Worker::<PARALLEL>::new(heap, shapes, &self.shared, &deque, index);
             self.shared.termination.join();
@@ -132,7 +132,7 @@ impl Marker {
             timeline.end(shown, Kind::MarkHelper, [worker.live().0 as u64, 0, 0, 0]);
             let mut totals = lock(&totals);
             totals.0 += worker.live();
-            totals.1 += began.elapsed();
+            totals.1 += thread_cpu_time() - began;
             totals.2 += 1;
         };
         self.gang.run(helpers, &helper, || first.drain());
@@ -152,7 +152,7 @@ impl Marker {
             roots,
             root_time: rooted - start,
             drain_time: end - rooted,
-            cpu: (end - start) + more_cpu,
+            cpu: thread_cpu_time() - began + more_cpu,
             workers,
         }
     }

@@ -110,10 +110,9 @@ impl Handles {
         free.head = index as u64 + 1;
     }
 
-    /// Calls `f` with the bytes that handles take, free ones too, while none is made or freed.
-    pub fn with_bytes<R>(&self, f: impl FnOnce(Bytes) -> R) -> R {
-        let free = lock(&self.free);
-        f(Bytes(free.fresh * size_of::<Handle>()))
+    /// Bytes that handles take, free ones too. Only attached threads make any.
+    pub fn bytes(&self) -> Bytes {
+        Bytes(self.used.load(Acquire) * size_of::<Handle>())
     }
 
     /// Shows the objects of all handles; returns the bytes looked at.

@@ -264,7 +264,9 @@ impl Heap {
         if span.sweepgen() == self.spans.generation().wrapping_add(3) {
             let base = self.spans.tables().base();
             let (first, start) = (base + page.offset(), base + found.offset);
-            if self.ps.pin().iter().any(|p| p.holds_unused(found.class, first, start)) {
+            // With the scheduler's lock no stop begins or ends: within one a span may go from a cache and come back.
+            let look = || self.ps.pin().iter().any(|p| p.holds_unused(found.class, first, start));
+            if self.scheduler.with_ps_pinned(look) {
                 return None;
             }
         }

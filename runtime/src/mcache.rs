@@ -330,7 +330,7 @@ impl P {
     ///
     /// The limit is read first, and written last: the cursor belongs to the same run or to a later one. Runs of a
     /// span go up, so that a later cursor is past this limit; one of another span, or of none, is below `span`, or
-    /// past the limit.
+    /// past the limit. That holds within one generation: the caller sees to it that no cycle passes meanwhile.
     pub fn holds_unused(&self, class: SpanClass, span: usize, address: usize) -> bool {
         let tiny = (class == class_of_cell(TINY_CELL)).then_some(TINY_CELL);
         [Some(class.index()), tiny].into_iter().flatten().any(|cell| {

@@ -8,10 +8,12 @@
 use crate::heap::Heap;
 use crate::mcache::PCache;
 use crate::mutator::Mutator;
+use crate::roots::HeldRanges;
 use besom_alloc_core::page_heap::{FrozenPages, PageCounts};
 use besom_alloc_core::size_class::CLASS_SIZE;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::{Bytes, Pages};
+use besom_gc::layout::HeldLayouts;
 use besom_stats::sync::raw::Ordering::*;
 use besom_stats::{Beside, HeapStatsDelta, MemStats, PAUSES, SIZE_CLASSES, SizeCount, fatal};
 
@@ -26,10 +28,8 @@ struct Still<'h> {
     stopped: &'h Stopped<'h>,
     pages: FrozenPages<'h>,
     ring: HeapStatsDelta,
-    /// Bytes of handles, of root ranges, and of layouts, counted one by one.
-    handles: Bytes,
-    ranges: Bytes,
-    layouts: Bytes,
+    ranges: HeldRanges<'h>,
+    layouts: HeldLayouts<'h>,
     /// The goal as it is kept, and as it follows from its inputs.
     goal: (u64, u64),
 }
@@ -80,31 +80,27 @@ impl Heap {
                     let counted = still.counted();
                     let walk = still.walk();
                     let walked = still.walked(&counted, &walk);
-                    still.check_counters(&counted);
-                    still.check_walk(&counted, &walk);
                     if let Some(difference) = counted.difference(&walked) {
                         fatal(format_args!("mem_stats: {difference}"));
                     }
+                    still.check_walk(&counted, &walk);
+                    still.check_counters(&counted);
                     (counted, walked)
                 })
             })
         }
     }
 
-    /// Holds everything still that is counted. No lock is waited for long, and nothing is allocated.
+    /// Holds everything still that is counted. No lock is waited for long, and nothing is allocated. The order of the locks:
+    /// the sweeper's (held by the caller), the scheduler's, ranges, layouts, pages; within those, each for itself, the set
+    /// of Ps, the ring's, the pacer's.
     fn while_still<R>(&self, stopped: &Stopped<'_>, f: impl FnOnce(&Still<'_>) -> R) -> R {
         self.scheduler.with_ps_pinned(|| {
-            self.handles.with_bytes(|handles| {
-                self.roots.with_bytes(|ranges| {
-                    self.collector.shapes().layouts.with_bytes(|layouts| {
-                        // The page heap's lock, then the ring's.
-                        let pages = self.spans.pages().freeze();
-                        let ring = self.spans.stats().read_stopped();
-                        let goal = self.collector.pacer().goal_twice();
-                        f(&Still { heap: self, stopped, pages, ring, handles, ranges, layouts, goal })
-                    })
-                })
-            })
+            let (ranges, layouts) = (self.roots.hold(), self.collector.shapes().layouts.hold());
+            let pages = self.spans.pages().freeze();
+            let ring = self.spans.stats().read_stopped();
+            let goal = self.collector.pacer().goal_twice();
+            f(&Still { heap: self, stopped, pages, ring, ranges, layouts, goal })
         })
     }
 }
@@ -177,17 +173,18 @@ impl Still<'_> {
         for class in 0..SIZE_CLASSES {
             let objects = walk.objects[class];
             let frees = if class == 0 { ring.large_free_count } else { ring.small_free_count[class] };
-            walked.by_size[class] = SizeCount { size: slot_bytes(class), mallocs: objects + frees, frees };
+            let mallocs = objects.wrapping_add(frees);
+            walked.by_size[class] = SizeCount { size: slot_bytes(class), mallocs, frees };
             walked.heap_objects += objects;
-            walked.frees += frees;
+            walked.frees = walked.frees.wrapping_add(frees);
             walked.heap_alloc += objects * slot_bytes(class);
-            freed_bytes += frees * slot_bytes(class);
+            freed_bytes = freed_bytes.wrapping_add(frees.wrapping_mul(slot_bytes(class)));
         }
         walked.heap_alloc += walk.large.0 as u64;
         walked.alloc = walked.heap_alloc;
-        walked.total_alloc = walked.heap_alloc + freed_bytes;
-        walked.mallocs = walked.heap_objects + walked.frees + tiny;
-        walked.frees += tiny;
+        walked.total_alloc = walked.heap_alloc.wrapping_add(freed_bytes);
+        walked.frees = walked.frees.wrapping_add(tiny);
+        walked.mallocs = walked.heap_objects.wrapping_add(walked.frees);
         // Pages, by the spans and by the bitmaps.
         walked.heap_inuse = walk.pages.bytes().0 as u64;
         walked.heap_idle = (pages.free.bytes() + pages.released.bytes()).0 as u64;
@@ -199,8 +196,9 @@ impl Still<'_> {
         walked.page_tables_sys = page_tables as u64;
         walked.mark_bits_sys = mark_bits as u64;
         walked.mcaches_sys = (heap.ps.pin().iter().count() * size_of::<PCache>()) as u64;
-        walked.gc_sys = (heap.collector.own_bytes() + self.layouts).0 as u64;
-        walked.other_sys = (Bytes(size_of::<Heap>()) + self.seats() + self.handles + self.ranges).0 as u64;
+        walked.gc_sys = (heap.collector.own_bytes() + self.layouts.bytes()).0 as u64;
+        walked.other_sys =
+            (Bytes(size_of::<Heap>()) + self.seats() + heap.handles.bytes() + self.ranges.bytes()).0 as u64;
         walked.sys = walked.heap_sys
             + walked.work_bufs
             + walked.spans_sys
@@ -248,22 +246,12 @@ impl Still<'_> {
             ring.in_work_bufs,
             heap.collector.work_bytes().0 as i64,
         );
-        let system = heap.spans.system().read().total();
-        let rest = counted.sys - counted.heap_sys - counted.stacks_inuse - counted.work_bufs;
-        must_agree(
-            "the sum of all system statistics, and sys",
-            system as i64 + ring.in_metadata,
-            rest as i64,
-        );
-        let (allocated, dead) = heap.collector.pacer().totals();
-        must_agree("total_alloc, and the pacer's", counted.total_alloc as i64, allocated as i64);
-        if heap.spans.sweep_is_done() {
-            must_agree(
-                "total_free, and the pacer's",
-                (counted.total_alloc - counted.alloc) as i64,
-                dead as i64,
-            );
-        }
+        let MemStats { spans_sys, page_tables_sys, mark_bits_sys, mcaches_sys, gc_sys, other_sys, .. } =
+            *counted;
+        let parts = [counted.heap_sys, counted.stacks_inuse, counted.work_bufs, spans_sys, page_tables_sys];
+        let rest = [mark_bits_sys, mcaches_sys, gc_sys, other_sys];
+        let sum = parts.into_iter().chain(rest).fold(0, u64::wrapping_add);
+        must_agree("sys, and the sum of its parts", counted.sys as i64, sum as i64);
         for (class, c) in counted.by_size.iter().enumerate() {
             if c.frees > c.mallocs {
                 fatal(format_args!(
@@ -274,15 +262,18 @@ impl Still<'_> {
                 ));
             }
         }
+        let (allocated, dead) = heap.collector.pacer().totals();
+        must_agree("total_alloc, and the pacer's", counted.total_alloc as i64, allocated as i64);
+        if heap.spans.sweep_is_done() {
+            let freed = counted.total_alloc.wrapping_sub(counted.alloc);
+            must_agree("total_free, and the pacer's", freed as i64, dead as i64);
+        }
     }
 
     /// Identities between counters and the walk.
     fn check_walk(&self, counted: &MemStats, walk: &Walk) {
-        let (_, dead) = self.heap.collector.pacer().totals();
-        let freed = counted.total_alloc - counted.alloc + walk.garbage.0 as u64;
-        must_agree("total_free and garbage, and the pacer's", freed as i64, dead as i64);
         for (class, c) in counted.by_size.iter().enumerate() {
-            let (live, told) = (c.mallocs - c.frees, walk.told[class]);
+            let (live, told) = (c.mallocs.wrapping_sub(c.frees), walk.told[class]);
             if live != told {
                 fatal(format_args!(
                     "mem_stats: class {}: {live} counted, {told} told by spans",
@@ -290,6 +281,9 @@ impl Still<'_> {
                 ));
             }
         }
+        let (_, dead) = self.heap.collector.pacer().totals();
+        let freed = counted.total_alloc.wrapping_sub(counted.alloc).wrapping_add(walk.garbage.0 as u64);
+        must_agree("total_free and garbage, and the pacer's", freed as i64, dead as i64);
     }
 }
 

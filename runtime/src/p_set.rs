@@ -6,6 +6,7 @@
 
 use besom_alloc_core::heap_tables::ZeroedTable;
 use besom_alloc_core::os::OutOfMemory;
+use besom_stats::fatal;
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, MutexGuard, lock};
 use std::marker::PhantomData;
@@ -13,14 +14,14 @@ use std::marker::PhantomData;
 /// Ps by number; `T` is a P.
 ///
 /// - `places[n]` is the address of a box that the set owns, or 0, and 0 from `used` on
-pub struct PSet<T> {
+pub struct PSet<T: Send + Sync> {
     places: ZeroedTable<AtomicU64>,
     used: AtomicU32,
     pin: Mutex<()>,
     _owns: PhantomData<Box<T>>,
 }
 
-impl<T> PSet<T> {
+impl<T: Send + Sync> PSet<T> {
     /// An empty set with room for `most`.
     pub fn new(most: usize) -> Result<PSet<T>, OutOfMemory> {
         Ok(PSet {
@@ -35,7 +36,10 @@ impl<T> PSet<T> {
     pub fn insert(&self, number: u32, p: Box<T>) {
         let address = Box::into_raw(p).expose_provenance();
         let _pin = lock(&self.pin);
-        self.places.get(number as usize).store(address as u64, Release);
+        let before = self.places.get(number as usize).swap(address as u64, AcqRel);
+        if before != 0 {
+            fatal(format_args!("P {number} is there already"));
+        }
         self.used.fetch_max(number + 1, AcqRel);
     }
 
@@ -73,12 +77,12 @@ impl<T> PSet<T> {
 }
 
 /// The set, held as it is.
-pub struct Pinned<'s, T> {
+pub struct Pinned<'s, T: Send + Sync> {
     set: &'s PSet<T>,
     _pin: MutexGuard<'s, ()>,
 }
 
-impl<T> Pinned<'_, T> {
+impl<T: Send + Sync> Pinned<'_, T> {
     /// Every P there is.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         // SAFETY: none goes without the pin.
@@ -86,7 +90,7 @@ impl<T> Pinned<'_, T> {
     }
 }
 
-impl<T> Drop for PSet<T> {
+impl<T: Send + Sync> Drop for PSet<T> {
     fn drop(&mut self) {
         for number in 0..*self.used.get_mut() {
             // SAFETY: the set is going, so nobody holds any of them.

@@ -6,7 +6,7 @@ use besom_alloc_core::units::Bytes;
 use besom_gc::Visitor;
 use besom_gc::scan::scan_words;
 use besom_stats::SysMemStat;
-use besom_stats::sync::{Mutex, lock};
+use besom_stats::sync::{Mutex, MutexGuard, lock};
 
 #[derive(Clone, Copy)]
 struct Range {
@@ -60,9 +60,9 @@ impl Roots {
         Ok(())
     }
 
-    /// Calls `f` with the bytes that the ranges take, while none is added or removed.
-    pub fn with_bytes<R>(&self, f: impl FnOnce(Bytes) -> R) -> R {
-        f(Bytes(lock(&self.ranges).len() * size_of::<Range>()))
+    /// Holds the ranges as they are.
+    pub fn hold(&self) -> HeldRanges<'_> {
+        HeldRanges(lock(&self.ranges))
     }
 
     /// Shows all ranges; returns their bytes.
@@ -76,6 +76,16 @@ impl Roots {
             bytes += Bytes(range.words * 8);
         }
         bytes
+    }
+}
+
+/// The ranges, of which none is added or removed.
+pub struct HeldRanges<'r>(MutexGuard<'r, Vec<Range>>);
+
+impl HeldRanges<'_> {
+    /// Bytes that they take.
+    pub fn bytes(&self) -> Bytes {
+        Bytes(self.0.len() * size_of::<Range>())
     }
 }
 

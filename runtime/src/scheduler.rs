@@ -240,7 +240,7 @@ impl Scheduler {
         Census { ps: total, limit, attached, running, waiting: inner.queue.len() }
     }
 
-    /// Calls `f` with the set of Ps pinned: none comes or goes meanwhile.
+    /// Calls `f` while nobody takes a seat or leaves one, no P comes or goes, and no stop begins or ends.
     pub fn with_ps_pinned<R>(&self, f: impl FnOnce() -> R) -> R {
         let _inner = lock(&self.inner);
         f()

@@ -146,18 +146,19 @@ impl MemStats {
     ) -> MemStats {
         let alloc = ring.live_bytes(&size);
         let SystemBytes { spans, page_tables, mark_bits, mcaches, gc, other } = beside.system;
-        let heap_sys = (ring.mapped - ring.in_stacks - ring.in_work_bufs - ring.in_metadata) as u64;
+        // Wrapping: what does not hold is for the checks to say.
         let own = ring.in_stacks + ring.in_work_bufs + ring.in_metadata;
+        let heap_sys = (ring.mapped - own) as u64;
         let mut stats = MemStats {
             alloc,
             total_alloc: ring.alloc_bytes(&size),
-            sys: heap_sys + own as u64 + beside.system.total(),
-            mallocs: ring.alloc_count() + beside.tiny_allocs,
-            frees: ring.free_count() + beside.tiny_allocs,
+            sys: heap_sys.wrapping_add(own as u64).wrapping_add(beside.system.total()),
+            mallocs: ring.alloc_count().wrapping_add(beside.tiny_allocs),
+            frees: ring.free_count().wrapping_add(beside.tiny_allocs),
             tiny_allocs: beside.tiny_allocs,
             heap_alloc: alloc,
             heap_sys,
-            heap_idle: heap_sys - ring.in_heap as u64,
+            heap_idle: heap_sys.wrapping_sub(ring.in_heap as u64),
             heap_inuse: ring.in_heap as u64,
             heap_released: ring.released as u64,
             heap_objects: ring.live_count(),

@@ -5,8 +5,9 @@ use crate::{Heap, Kind, Mutator, Options};
 use besom_alloc_core::page_cache::PageCache;
 use besom_alloc_core::size_class::class_of_aligned;
 use besom_alloc_core::span_class::SpanClass;
-use besom_alloc_core::stopped::Stopped;
+use besom_alloc_core::units::Bytes;
 use besom_gc::pacer::CycleEnd;
+use besom_stats::StatsGuard;
 use std::os::unix::process::ExitStatusExt as _;
 use std::pin::Pin;
 use std::process::Command;
@@ -39,14 +40,14 @@ fn furnished() -> Pin<Box<Heap>> {
 }
 
 /// Falsifies, in a child process, and reads the statistics; the child must abort and its one line begin with `line`.
-fn is_told(test: &str, line: &str, falsify: impl FnOnce(&Heap)) {
+fn is_told(test: &str, line: &str, read: fn(&mut Mutator<'_>), falsify: impl FnOnce(&Heap)) {
     if std::env::var_os(CHILD).is_some() {
         let heap = furnished();
         let mut m = heap.attach().expect("attach");
         let (counted, walked) = m.mem_stats_slow();
         assert!(counted == walked, "they agree before anything is falsified");
         falsify(&heap);
-        m.mem_stats_slow();
+        read(&mut m);
         std::process::exit(0);
     }
     let output = Command::new(std::env::current_exe().expect("this test"))
@@ -59,61 +60,69 @@ fn is_told(test: &str, line: &str, falsify: impl FnOnce(&Heap)) {
     assert!(said.starts_with(line) && said.lines().count() == 1, "{test} said {said:?}, expected {line:?}");
 }
 
+fn slow(m: &mut Mutator<'_>) {
+    m.mem_stats_slow();
+}
+
+/// Without the walk: the identities alone, which debug builds check.
+#[cfg(debug_assertions)]
+fn fast(m: &mut Mutator<'_>) {
+    m.mem_stats();
+}
+
 macro_rules! told {
-    ($($name:ident: $line:literal, $falsify:expr;)+) => {
+    ($read:ident; $($name:ident: $line:literal, $falsify:expr;)+) => {
         $(
             #[test]
             fn $name() {
-                is_told(stringify!($name), $line, $falsify);
+                is_told(stringify!($name), $line, $read, $falsify);
             }
         )+
     };
+}
+
+fn guarded(heap: &Heap, add: impl FnOnce(&StatsGuard<'_>)) {
+    add(&heap.spans.stats().unattached().acquire());
 }
 
 fn class(bytes: usize) -> usize {
     class_of_aligned(bytes).0 as usize
 }
 
-told! {
-    in_heap: "besom: mem_stats: in_heap, and the page heap's pages in use: ",
-        |heap| heap.spans.stats().unattached().acquire().in_heap(8192);
-    released: "besom: mem_stats: released, and the page heap's: ",
-        |heap| heap.spans.stats().unattached().acquire().released(8192);
+told! { slow;
+    in_heap: "besom: mem_stats: heap_idle: ", |heap| guarded(heap, |g| g.in_heap(8192));
+    released: "besom: mem_stats: heap_released: ", |heap| guarded(heap, |g| g.released(8192));
     committed: "besom: mem_stats: committed - stacks - work bufs - metadata, and pages in use and free: ",
-        |heap| heap.spans.stats().unattached().acquire().committed(-8192);
-    mapped: "besom: mem_stats: committed + released, and mapped: ",
-        |heap| heap.spans.stats().unattached().acquire().mapped(4096);
-    work_bufs: "besom: mem_stats: in_work_bufs, and the mark queue's: ",
-        |heap| {
-            let guard = heap.spans.stats().unattached().acquire();
-            guard.in_work_bufs(4096);
-            guard.committed(4096);
-            guard.mapped(4096);
-        };
-    allocs: "besom: mem_stats: total_alloc, and the pacer's: ",
-        |heap| heap.spans.stats().unattached().acquire().small_alloc(class(48), 1);
-    frees: "besom: mem_stats: total_free, and the pacer's: ",
-        |heap| heap.spans.stats().unattached().acquire().small_free(class(48), 1);
-    frees_before_the_sweep: "besom: mem_stats: total_free and garbage, and the pacer's: ",
-        |heap| {
-            // As after a cycle that marked nothing: all is garbage.
-            // SAFETY: no thread but this knows the heap, and its cache is flushed.
-            heap.spans.advance_generation(&unsafe { Stopped::new() });
-            heap.collector.pacer().end_cycle(CycleEnd::default());
-            heap.spans.stats().unattached().acquire().small_free(class(48), 1);
-        };
-    large_frees: "besom: mem_stats: class 0: ",
-        |heap| {
-            (0..100).for_each(|_| heap.spans.stats().unattached().acquire().large_free(0));
-        };
+        |heap| guarded(heap, |g| g.committed(-8192));
+    mapped: "besom: mem_stats: sys: ", |heap| guarded(heap, |g| g.mapped(4096));
+    work_bufs: "besom: mem_stats: sys: ",
+        |heap| guarded(heap, |g| {
+            g.in_work_bufs(4096);
+            g.committed(4096);
+            g.mapped(4096);
+        });
+    allocs: "besom: mem_stats: alloc: 280144 counted, 280096 walked; class 48 mallocs 44/43 frees 32/32",
+        |heap| guarded(heap, |g| g.small_alloc(class(48), 1));
+    frees: "besom: mem_stats: alloc: 280048 counted, 280096 walked; class 48 mallocs 43/44 frees 33/33",
+        |heap| guarded(heap, |g| g.small_free(class(48), 1));
+    large_frees: "besom: mem_stats: mallocs: ", |heap| guarded(heap, |g| g.large_free(0));
+    one_object_for_another: "besom: mem_stats: mallocs: ",
+        |heap| guarded(heap, |g| {
+            g.small_alloc(class(48), 1u64.wrapping_neg());
+            g.small_alloc(class(16), 3);
+        });
     the_pacer: "besom: mem_stats: total_alloc, and the pacer's: ",
         |heap| heap.collector.pacer().credit(16);
-    one_object_for_another: "besom: mem_stats: class 16: ",
+    garbage_that_the_pacer_does_not_know: "besom: mem_stats: total_free and garbage, and the pacer's: ",
         |heap| {
-            // The bytes agree, the classes do not.
-            let guard = heap.spans.stats().unattached().acquire();
-            guard.small_alloc(class(48), 1u64.wrapping_neg());
-            guard.small_alloc(class(16), 3);
+            let pacer = heap.collector.pacer();
+            pacer.end_cycle(CycleEnd { live: Bytes(pacer.live() as usize - 16), ..CycleEnd::default() });
+        };
+    a_span_that_told_less: "besom: mem_stats: class 48: ",
+        |heap| {
+            let object = object_before_a_free_slot(heap);
+            heap.spans.tables().set_allocated(object + 48);
+            guarded(heap, |g| g.small_alloc(class(48), 1));
         };
     spans_sys: "besom: mem_stats: sys: ", |heap| heap.spans.system().spans.add(64);
     page_tables_sys: "besom: mem_stats: sys: ", |heap| heap.spans.system().page_tables.add(8);
@@ -131,6 +140,28 @@ told! {
             let object = object_before_a_free_slot(heap);
             heap.spans.tables().set_allocated(object + 48);
         };
+}
+
+#[cfg(debug_assertions)]
+told! { fast;
+    in_heap_alone: "besom: mem_stats: in_heap, and the page heap's pages in use: ",
+        |heap| guarded(heap, |g| g.in_heap(8192));
+    released_alone: "besom: mem_stats: released, and the page heap's: ", |heap| guarded(heap, |g| g.released(8192));
+    committed_alone: "besom: mem_stats: committed - stacks - work bufs - metadata, and pages in use and free: ",
+        |heap| guarded(heap, |g| g.committed(-8192));
+    mapped_alone: "besom: mem_stats: committed + released, and mapped: ", |heap| guarded(heap, |g| g.mapped(4096));
+    work_bufs_alone: "besom: mem_stats: in_work_bufs, and the mark queue's: ",
+        |heap| guarded(heap, |g| {
+            g.in_work_bufs(4096);
+            g.committed(4096);
+            g.mapped(4096);
+        });
+    allocs_alone: "besom: mem_stats: total_alloc, and the pacer's: ",
+        |heap| guarded(heap, |g| g.small_alloc(class(48), 1));
+    frees_alone: "besom: mem_stats: total_free, and the pacer's: ",
+        |heap| guarded(heap, |g| g.small_free(class(48), 1));
+    more_frees_than_allocs: "besom: mem_stats: class 32768: 0 mallocs against 1 frees",
+        |heap| guarded(heap, |g| g.small_free(class(32768), 1));
 }
 
 /// The offset of a new object of 48 bytes, behind which a slot is free.
