@@ -203,3 +203,33 @@ fn pauses_are_remembered_by_cycle() {
         last = s;
     }
 }
+
+/// Of marking by more workers than there are processors, processor time is no more than the process used, and no less than
+/// nothing; the pauses are those that the histogram of pauses has.
+#[test]
+fn processor_time_is_no_more_than_was_used() {
+    let options = Options { scan_native_stacks: 0, mark_workers: 16, ..Options::default() };
+    let heap = Heap::new(&options).expect("a heap");
+    let mut m = heap.attach().expect("attach");
+    let array = m.alloc(200_000 * 8, Kind::Values).expect("memory");
+    let held = m.handle(array.as_ptr()).expect("a handle");
+    for n in 0..200_000 {
+        let object = m.alloc(32, Kind::Values).expect("memory").as_ptr();
+        // SAFETY: a word of the array, which is held.
+        unsafe { held.get().cast::<*mut u8>().add(n).write(object) };
+    }
+    for _ in 0..20 {
+        m.collect();
+    }
+    let s = twins(&mut m);
+    let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one `timespec`.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut used) };
+    let used = used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64;
+    assert!(s.gc_cpu_ns > 0 && s.gc_cpu_ns <= used, "{} ns of {used}", s.gc_cpu_ns);
+    let metrics = heap.metrics().expect("memory");
+    let Some(besom::MetricValue::Histogram(pauses)) = metrics.get("besom/gc/pauses:nanoseconds") else {
+        panic!("no such histogram")
+    };
+    assert_eq!((s.num_gc, s.pause_total_ns), (pauses.count, pauses.sum));
+}

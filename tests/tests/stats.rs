@@ -99,6 +99,14 @@ fn snapshots_agree_with_themselves_while_threads_work() {
                 allocated.fetch_add(count, Relaxed);
             });
         }
+        // Ps come and go, by their number and, with 0, with their threads.
+        scope.spawn(|| {
+            let mut rng = Rng::new(5);
+            while !over.load(Relaxed) {
+                heap.set_procs(rng.below(6) as u32).expect("set_procs");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
         let end = Instant::now() + Duration::from_secs(number_from_env("BESOM_STRESS_SECONDS", 2));
         let mut last = heap.stats();
         while Instant::now() < end {

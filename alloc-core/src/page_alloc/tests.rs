@@ -205,3 +205,14 @@ fn memory_that_cannot_be_given_back_stays_counted() {
     assert_eq!(pages.release_some(Pages(99), |_, _| true), Pages(6));
     pages.check();
 }
+
+#[test]
+fn a_chunk_takes_its_bits_and_the_summaries_above_it() {
+    let bytes = PageAlloc::table_bytes;
+    assert_eq!(bytes(0), 0);
+    // Two bits a page, and one summary of eight bytes on each of five levels.
+    assert_eq!(bytes(1), 2 * 512 / 8 + 5 * 8);
+    // A ninth chunk needs a second summary on the level above.
+    assert_eq!(bytes(8), 8 * 128 + (8 + 1 + 1 + 1 + 1) * 8);
+    assert_eq!(bytes(9), 9 * 128 + (9 + 2 + 1 + 1 + 1) * 8);
+}
