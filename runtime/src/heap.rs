@@ -104,10 +104,11 @@ impl Heap {
             roots: Roots::new(),
             sweeper: Sweeper::new(),
             tiny_allocs: AtomicU64::new(0),
-            mutators: ManuallyDrop::new(Mapping::lazy_zeroed(MUTATORS_MOST * size_of::<Mutator>())?),
             snapshots: Mutex::new(Vec::new()),
             seats_used: AtomicU32::new(0),
             ps: PSet::new(MUTATORS_MOST)?,
+            // The last that can be refused: it would not be dropped with the others.
+            mutators: ManuallyDrop::new(Mapping::lazy_zeroed(MUTATORS_MOST * size_of::<Mutator>())?),
             #[cfg(debug_assertions)]
             life: quarantine::Life::new(),
             _stays: PhantomPinned,
