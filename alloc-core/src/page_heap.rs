@@ -30,7 +30,7 @@ pub struct PageHeapConfig {
     pub tables: PageTables,
 }
 
-/// Bytes of tables for each page, by use; [`SystemStats`] counts them for all pages of the chunks that are grown.
+/// Bytes of tables by use, for one page, or for all pages of the chunks that are grown, which is what [`SystemStats`] counts.
 #[derive(Clone, Copy, Debug)]
 pub struct PageTables {
     /// Span descriptors.
@@ -211,12 +211,10 @@ impl PageHeap {
         pages.grow(chunks);
         self.grown.store(pages.grown().0, Relaxed);
         let (before, after) = (grown * CHUNK_PAGES, pages.grown().0);
-        let [spans, page_tables, mark_bits] = self.table_bytes(Pages(after)).map(|bytes| bytes as i64);
-        let [old_spans, old_page_tables, old_mark_bits] =
-            self.table_bytes(Pages(before)).map(|bytes| bytes as i64);
-        self.system.spans.add(spans - old_spans);
-        self.system.page_tables.add(page_tables - old_page_tables);
-        self.system.mark_bits.add(mark_bits - old_mark_bits);
+        let (old, new) = (self.table_bytes(Pages(before)), self.table_bytes(Pages(after)));
+        self.system.spans.add((new.spans - old.spans) as i64);
+        self.system.page_tables.add((new.page_tables - old.page_tables) as i64);
+        self.system.mark_bits.add((new.mark_bits - old.mark_bits) as i64);
         let guard = stats.acquire();
         guard.mapped(more.bytes().0 as i64);
         guard.released(more.bytes().0 as i64);
@@ -224,15 +222,15 @@ impl PageHeap {
         true
     }
 
-    /// Bytes of tables for so many pages of grown chunks: spans, page tables, mark bits.
-    fn table_bytes(&self, grown: Pages) -> [usize; 3] {
-        let PageTables { spans, page_tables, mark_bits } = self.tables;
+    /// Bytes of tables for so many pages of grown chunks.
+    fn table_bytes(&self, grown: Pages) -> PageTables {
         let chunks = grown.0 / CHUNK_PAGES;
-        [
-            grown.0 * spans,
-            grown.0 * page_tables + PageAlloc::table_bytes(chunks) + AddressSpace::table_bytes(chunks),
-            grown.0 * mark_bits,
-        ]
+        let beside = PageAlloc::table_bytes(chunks) + AddressSpace::table_bytes(chunks);
+        PageTables {
+            spans: grown.0 * self.tables.spans,
+            page_tables: grown.0 * self.tables.page_tables + beside,
+            mark_bits: grown.0 * self.tables.mark_bits,
+        }
     }
 
     /// Memory that the runtime takes from the system for itself.

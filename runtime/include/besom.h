@@ -524,8 +524,8 @@ typedef struct besom_stats {
     int64_t released;           /* bytes of heap pages without memory: never used yet, or given back to the system */
     int64_t in_heap;            /* bytes of pages in use for objects */
     int64_t in_stacks;          /* bytes of pages in use for stacks; 0, since threads bring their own */
-    int64_t in_work_bufs;       /* bytes of the mark queue */
-    int64_t in_metadata;        /* bytes of the tables beside the pages (2.4 % of mapped) and of the caches of Ps */
+    int64_t in_work_bufs;       /* bytes of the mark queue, as the last cycle left it */
+    int64_t in_metadata;        /* bytes of the tables beside the pages (2.4 % of mapped, and 65 KB) and of the caches of Ps */
     uint64_t total_alloc_bytes; /* bytes allocated ever, in whole slots; of large objects in whole 8 KiB pages */
     uint64_t total_free_bytes;  /* bytes freed ever, likewise */
     uint64_t alloc_count;       /* objects allocated ever, tiny ones included */
@@ -548,7 +548,8 @@ typedef struct besom_stats {
 } besom_stats;
 
 /* Fills *out. Any thread, attached, blocked or neither. Takes a lock that is never held for long, and waits for at most a
- * few additions of each running mutator; they do not wait for it. Grows with the number of Ps. */
+ * few additions of each running mutator. Allocation does not wait for it; a P that is made or goes does, for the walk over
+ * the others. Grows with the most Ps that there ever were: some 150 ns for a few, 25 us for 4,096. */
 void besom_stats_read(besom_heap *heap, besom_stats *out);
 
 /* Objects of one size class. */
@@ -597,7 +598,7 @@ typedef struct besom_mem_stats {
     uint64_t pause_total_ns;  /* how long the world was stopped for cycles */
     uint64_t num_gc;          /* cycles finished */
     uint64_t num_forced_gc;   /* those that besom_collect asked for */
-    uint64_t gc_cpu_ns;       /* processor time of marking */
+    uint64_t gc_cpu_ns;       /* processor time that threads spent marking; sweeping is not in it */
     double gc_cpu_fraction;   /* its share of all processors' time since the heap was made, 0 to 1 */
     uint64_t pause_ns[BESOM_PAUSES];          /* the last stops: that of cycle n (from 1) at (n - 1) % BESOM_PAUSES */
     uint64_t pause_end_unix_ns[BESOM_PAUSES]; /* when they ended */
@@ -605,13 +606,16 @@ typedef struct besom_mem_stats {
 } besom_mem_stats;
 
 /* Fills *out with the world stopped, for some microseconds and for what flushing the caches of Ps takes; waits for a cycle
- * that runs. No sweep, no walk.  [safepoint] */
+ * that runs. No sweep, no walk. Needs 20 KiB of C stack.  [safepoint] */
 void besom_mem_stats_read(besom_mutator *m, besom_mem_stats *out);
 
 /* The same, and its twin: *walked is counted anew in the same stop by a walk over every span, slot, page bitmap and P. They
- * are equal in every field, after any history. For tests: the stop grows with the heap. Aborts when they are not equal, or
- * an identity between the heap's counters does not hold:
+ * are equal in every field, after any history. What only happened leaves nothing to be counted, and is taken over: frees by
+ * class, tiny_allocs, num_forced_gc, the pauses, gc_cpu_*. For tests: the stop grows with the heap. Needs 40 KiB of C stack.
+ * Aborts when they are not equal, or an identity between the heap's counters does not hold:
  *   besom: mem_stats: <field>: <n> counted, <n> walked[; class <size> mallocs <n>/<n> frees <n>/<n>, ...]
+ *   besom: mem_stats: class <size>: <n> counted, <n> told by spans
+ *   besom: mem_stats: class <size>: <n> mallocs against <n> frees
  *   besom: mem_stats: <what>, and <what>: <n> against <n>
  * [safepoint] */
 void besom_mem_stats_read_slow(besom_mutator *m, besom_mem_stats *counted, besom_mem_stats *walked);

@@ -157,7 +157,7 @@ impl Still<'_> {
     fn walked(&self, counted: &MemStats, walk: &Walk) -> MemStats {
         let heap = self.heap;
         let (ring, tiny) = (&self.ring, heap.tiny_allocs.load(Relaxed));
-        let (pages, [spans, page_tables, mark_bits]) = self.pages.walk();
+        let (pages, tables) = self.pages.walk();
         // Of what only happened.
         let mut walked = MemStats {
             tiny_allocs: tiny,
@@ -192,9 +192,9 @@ impl Still<'_> {
         walked.heap_sys = pages.grown.bytes().0 as u64;
         walked.work_bufs = heap.collector.work_bytes().0 as u64;
         // Tables, caches, and the rest, one by one.
-        walked.spans_sys = (spans + heap.spans.list_bytes().0) as u64;
-        walked.page_tables_sys = page_tables as u64;
-        walked.mark_bits_sys = mark_bits as u64;
+        walked.spans_sys = (tables.spans + heap.spans.list_bytes().0) as u64;
+        walked.page_tables_sys = tables.page_tables as u64;
+        walked.mark_bits_sys = tables.mark_bits as u64;
         walked.mcaches_sys = (heap.ps.pin().iter().count() * size_of::<PCache>()) as u64;
         walked.gc_sys = (heap.collector.own_bytes() + self.layouts.bytes()).0 as u64;
         walked.other_sys =

@@ -280,7 +280,7 @@ const TABLE: &[Metric] = &[
     counter(
         c"besom/cpu/gc/mark:nanoseconds",
         Source::Cycles(|t| t.mark_ns),
-        c"Collecting threads' time in marking, in sum over the threads.",
+        c"Processor time that threads spent marking, in sum.",
     ),
     counter(
         c"besom/cpu/gc/stop:nanoseconds",

@@ -113,7 +113,7 @@ mem_stats! {
     num_gc,
     /// Those of them that the program asked for.
     num_forced_gc,
-    /// Processor time of marking, in nanoseconds.
+    /// Processor time that threads spent marking, in nanoseconds; sweeping is not in it.
     gc_cpu_ns,
 }
 

@@ -1,6 +1,6 @@
 //! The pages of a heap held still: what the counts say, and what a walk over the bitmaps does.
 
-use super::PageHeap;
+use super::{PageHeap, PageTables};
 use crate::page_alloc::{Counted, PageAlloc};
 use crate::units::{CHUNK_PAGES, Pages};
 use besom_stats::fatal;
@@ -37,9 +37,9 @@ impl<'h> FrozenPages<'h> {
         PageCounts { grown, in_use, free: heap.free_pages(), released: heap.released_pages() }
     }
 
-    /// The same from the bitmaps alone, when every cache is flushed, and the bytes of tables that go with them (spans, page
-    /// tables, mark bits). Aborts on an equation of the page allocator that does not hold.
-    pub fn walk(&self) -> (PageCounts, [usize; 3]) {
+    /// The same from the bitmaps alone, when every cache is flushed, and the bytes of tables that go
+    /// with them. Aborts on an equation of the page allocator that does not hold.
+    pub fn walk(&self) -> (PageCounts, PageTables) {
         let Counted { chunks, used, scavenged } = self.pages.check();
         let grown = Pages(chunks * CHUNK_PAGES);
         let free = Pages(grown.0 - used.0 - scavenged.0);
