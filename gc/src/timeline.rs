@@ -326,6 +326,12 @@ impl Timeline {
         Began { session, ns: self.now() }
     }
 
+    /// A slice began at `at`, if a session is on: of which parts are told by their distance from there.
+    pub fn began_at(&self, at: Instant) -> Option<Began> {
+        let since = at.saturating_duration_since(self.epoch);
+        self.recorder.session().map(|session| Began { session, ns: since.as_nanos() as u64 })
+    }
+
     /// The slice ends now.
     #[inline(always)]
     pub fn end(&self, began: Option<Began>, kind: Kind, args: [u64; 4]) {
