@@ -213,8 +213,7 @@ impl Collector {
     /// Runs a cycle on the calling thread, which counts as stopped for the time.
     pub fn cycle(&self, heap: &SpanHeap, world: &impl World, cause: Cause, stats: Writer<'_>) {
         self.sample(heap);
-        let begin = Instant::now();
-        let shown = self.timeline.began_at(begin);
+        let (begin, shown) = self.timeline.begin_now();
         let last_live = Bytes(self.pacer.live() as usize);
         self.marker.prepare(last_live);
         let background = lock(&self.background);

@@ -326,10 +326,15 @@ impl Timeline {
         Began { session, ns: self.now() }
     }
 
-    /// A slice began at `at`, if a session is on: of which parts are told by their distance from there.
-    pub fn began_at(&self, at: Instant) -> Option<Began> {
-        let since = at.saturating_duration_since(self.epoch);
-        self.recorder.session().map(|session| Began { session, ns: since.as_nanos() as u64 })
+    /// A slice begins, if a session is on, and the moment in which it does, from which its parts are measured. (Were the
+    /// clock read twice, a thread that loses its processor in between would move them all.)
+    #[inline]
+    pub fn begin_now(&self) -> (Instant, Option<Began>) {
+        // The session first: what it records began after its start.
+        let session = self.recorder.session();
+        let now = Instant::now();
+        let ns = now.saturating_duration_since(self.epoch).as_nanos() as u64;
+        (now, session.map(|session| Began { session, ns }))
     }
 
     /// The slice ends now.
