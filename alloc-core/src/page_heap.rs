@@ -399,11 +399,6 @@ impl PageHeap {
         Bytes(self.cost(ready.min(most), most))
     }
 
-    /// Memory of the tables, for as many pages as were ever ready.
-    pub fn metadata(&self) -> Bytes {
-        Bytes(self.most_ready.load(Relaxed) * self.metadata_per_page)
-    }
-
     /// The most that the footprint ever was.
     pub fn peak_footprint(&self) -> Bytes {
         let most = self.most_ready.load(Relaxed);

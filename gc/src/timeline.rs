@@ -43,10 +43,24 @@ const WAIT_NS: u64 = 10_000;
 /// Events of a cycle.
 const CYCLE_EVENTS: usize = 9;
 
-/// What a slice is; a line in the table of names in `json`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Kind {
+/// An enumeration, and its values by their number, for those that are read back from a slot.
+macro_rules! numbered {
+    ($(#[$about:meta])* $name:ident, $all:ident; $($(#[$doc:meta])* $value:ident,)+) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum $name {
+            $($(#[$doc])* $value,)+
+        }
+
+        /// All of them, by number.
+        const $all: [$name; [$($name::$value),+].len()] = [$($name::$value),+];
+    };
+}
+
+numbered! {
+    /// What a slice is; a line in the table of names in `json`.
+    Kind, KINDS;
     /// A cycle: number, live bytes before, after, the goal; its cause is the note.
     Cycle,
     /// Of a cycle: finishing the last sweep.
@@ -89,10 +103,9 @@ pub enum Kind {
     Heap,
 }
 
-/// Why the world was stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Why {
+numbered! {
+    /// Why the world was stopped.
+    Why, REASONS;
     /// A cycle.
     Cycle,
     /// A walk over all objects.
@@ -105,34 +118,6 @@ pub enum Why {
 
 /// Causes by their number, for notes.
 const CAUSES: [Cause; 4] = [Cause::Pace, Cause::Forced, Cause::Every, Cause::Limit];
-/// Reasons by their number, for notes.
-const REASONS: [Why; 4] = [Why::Cycle, Why::Walk, Why::Verify, Why::Statistics];
-/// Kinds by their number.
-const KINDS: [Kind; 20] = {
-    use Kind::*;
-    [
-        Cycle,
-        FinishSweep,
-        Stop,
-        Flush,
-        Roots,
-        Mark,
-        End,
-        Resume,
-        Hold,
-        WorldStopped,
-        MarkHelper,
-        BackgroundSweep,
-        SweepAssist,
-        SweepRest,
-        Stopped,
-        WaitForP,
-        WaitForCycle,
-        Attach,
-        Release,
-        Heap,
-    ]
-};
 
 /// An event, as it is recorded and read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use crate::heap::Heap;
 use crate::mcache::P;
 use besom_alloc_core::size_class::CLASS_SIZE;
 use besom_stats::sync::raw::Ordering::Relaxed;
-use besom_stats::{HeapStatsDelta, MemStats, PAUSES, SIZE_CLASSES};
+use besom_stats::{MemStats, PAUSES, SIZE_CLASSES};
 
 /// Statistics of a heap at one moment; `besom_stats` in C, where each field is documented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +39,9 @@ pub struct Stats {
 }
 
 impl Heap {
-    /// What the ring holds at one moment, from any thread, without a stop. Waits for at most one guard of each P.
-    pub(crate) fn ring(&self) -> HeapStatsDelta {
-        self.spans.stats().read(self.ps.pin().iter().map(P::seq))
-    }
-
-    /// One consistent snapshot, from any thread, without a stop.
+    /// One consistent snapshot, from any thread, without a stop. Waits for at most one guard of each P.
     pub fn stats(&self) -> Stats {
-        let ring = self.ring();
+        let ring = self.spans.stats().read(self.ps.pin().iter().map(P::seq));
         let tiny = self.tiny_allocs.load(Relaxed);
         let size = |class: usize| u64::from(CLASS_SIZE[class]);
         let system = self.spans.system().read();

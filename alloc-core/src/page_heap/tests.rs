@@ -161,11 +161,11 @@ fn above_the_soft_limit_free_memory_goes_before_more_is_taken() {
 #[test]
 fn the_tables_are_those_of_the_most_pages() {
     let (heap, stats) = (heap(64 << 20, 0), ConsistentHeapStats::new());
-    assert_eq!(heap.metadata(), Bytes(0));
+    assert_eq!(heap.footprint(), Bytes(0));
     let run = heap.alloc(None, Pages(100), stats.unattached()).unwrap();
     heap.free(run.start, run.pages, None, stats.unattached());
     heap.release(Bytes(usize::MAX), stats.unattached());
-    assert_eq!((heap.metadata(), heap.footprint()), (Bytes(100 * META), Bytes(100 * META)));
+    assert_eq!((heap.free_pages(), heap.in_use(), heap.footprint()), (Pages(0), Pages(0), Bytes(100 * META)));
     heap.set_limit(Bytes(50 * PAGE_SIZE + 100 * META));
     assert!(heap.could_hold(Pages(50)) && !heap.could_hold(Pages(51)));
 }
