@@ -8,6 +8,7 @@ use besom_alloc_core::span_class::{ClassFacts, Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_stats::fatal;
 use besom_stats::race_detector::outside;
+use besom_stats::sync::raw::{AtomicUsize, Ordering::Relaxed};
 use std::ffi::c_void;
 
 /// How words of kind [`Kind::Values`] hold pointers: `w` is one if `(w & mask) == tag`, to the object that
@@ -92,17 +93,17 @@ unsafe impl Send for Shapes {}
 /// entries in the queue for each array.
 pub const PIECE: usize = 128 << 10;
 
-/// Reads a word that its owner, which is stopped, or the VM may have written in any way.
+/// Reads a word that the VM may have written in any way, or writes at this moment.
 #[inline(always)]
 unsafe fn read(at: *const usize) -> usize {
-    // SAFETY: the caller's promise: the word is readable, and no thread writes it now.
-    unsafe { at.read_volatile() }
+    // SAFETY: the caller's promise: the word is readable, and aligned.
+    unsafe { AtomicUsize::from_ptr(at.cast_mut()).load(Relaxed) }
 }
 
 /// Shows the pointers among `words` words to the visitor.
 ///
 /// # Safety
-/// The words must be readable, and not written meanwhile.
+/// The words must be readable.
 #[inline(always)]
 pub unsafe fn scan_words<V: Visitor + ?Sized>(
     start: *const usize,
@@ -137,8 +138,7 @@ pub unsafe fn scan_words<V: Visitor + ?Sized>(
 /// the offset of the next piece, if the object has more.
 ///
 /// # Safety
-/// `offset` must be the start of an allocated slot of class `class`, or a piece's start in a large object, and
-/// nobody may write the object meanwhile.
+/// `offset` must be the start of an allocated slot of class `class`, or a piece's start in a large object.
 #[inline(always)]
 pub unsafe fn scan_object<V: Visitor>(
     heap: &SpanHeap,

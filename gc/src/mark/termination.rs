@@ -4,6 +4,10 @@
 //! and its own deque are empty, and enters *before* it steals. Only active workers create work, so
 //! `active == 0` once is `active == 0` for good.
 //!
+//! Beside the program there are guests, too: mutators that scan their roots, hand in what they overwrote, or assist. They join
+//! for that time, and put what they leave grey into the pile before they leave. So 'nobody active, then nothing in
+//! pile and deques' is final if no guest can come: in a stopped world.
+//!
 //! All operations are sequentially consistent read-modify-writes: a worker's entry must come before the
 //! departure of the one that it steals from, in the one order that everybody sees.
 
@@ -35,6 +39,38 @@ impl Termination {
     /// A helper joins, at any moment before the phase is closed.
     pub fn join(&self) {
         self.active.fetch_add(1, SeqCst);
+    }
+
+    /// Leaves, with nothing in its hands: what is left to do lies where others look.
+    pub fn leave(&self) {
+        self.active.fetch_sub(1, SeqCst);
+    }
+
+    /// Whether nobody is active. Beside the program that is not for good: guests come and go.
+    pub fn is_quiet(&self) -> bool {
+        self.active.load(SeqCst) == 0
+    }
+
+    /// Tries once to get work, without waiting: [`Self::find`] for those who have something else to do. Who gets some is
+    /// active.
+    pub fn try_find<T>(&self, looks: impl Fn() -> bool, steal: impl FnOnce() -> Option<T>) -> Option<T> {
+        if !looks() {
+            return None;
+        }
+        self.active.fetch_add(1, SeqCst);
+        let found = steal();
+        if found.is_none() {
+            self.active.fetch_sub(1, SeqCst);
+        }
+        found
+    }
+
+    /// Says that the caller waits for work, for as long as `wait` takes: those who have some share it.
+    pub fn waiting<R>(&self, wait: impl FnOnce() -> R) -> R {
+        self.idle.fetch_add(1, SeqCst);
+        let result = wait();
+        self.idle.fetch_sub(1, SeqCst);
+        result
     }
 
     /// Whether somebody waits for work: a hint.
