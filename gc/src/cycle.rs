@@ -135,7 +135,7 @@ impl Collector {
         Ok(Collector {
             shapes: Shapes { encoding: config.encoding, trace: config.trace, data: config.data, layouts },
             marker: Marker::new(config.mark_workers, reserve)?,
-            pacer: Pacer::new(config.percent, config.memory_limit, config.hard_limit),
+            pacer: Pacer::new(config.percent, config.memory_limit, config.hard_limit, None),
             pauses: PauseLog::new(),
             measures: Measures::new()?,
             timeline: Timeline::new(id, started),
@@ -355,6 +355,7 @@ impl Collector {
             pages: pages.in_use(),
             overhead: Bytes(overhead),
             hard_limit: self.config.hard_limit,
+            marking: None,
         }
     }
 
