@@ -6,7 +6,7 @@ mod beside;
 use crate::layout::Layouts;
 use crate::mark::{Marked, Marker};
 use crate::measures::{Measures, Times};
-use crate::pacer::{CycleEnd, Pacer};
+use crate::pacer::{Cpus, CycleEnd, Pacer};
 use crate::phase::{Phase, PhaseCell};
 use crate::scan::{Encoding, Shapes, TraceFn};
 use crate::timeline::{Gathered, Kind, Timeline};
@@ -17,7 +17,7 @@ use besom_alloc_core::os::OutOfMemory;
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::{Bytes, Pages};
-use besom_stats::sync::raw::{AtomicU64, Ordering::*};
+use besom_stats::sync::raw::{AtomicBool, AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
 use besom_stats::{PauseLog, Writer, print_line};
 use std::ffi::c_void;
@@ -107,6 +107,8 @@ pub struct Collector {
     measures: Measures,
     timeline: Timeline,
     phase: PhaseCell,
+    /// The heap is going.
+    abandoned: AtomicBool,
     /// Bytes that were allocated black in this cycle, as caches gave them back.
     born: AtomicU64,
     config: Config,
@@ -135,11 +137,17 @@ impl Collector {
         Ok(Collector {
             shapes: Shapes { encoding: config.encoding, trace: config.trace, data: config.data, layouts },
             marker: Marker::new(config.mark_workers, reserve)?,
-            pacer: Pacer::new(config.percent, config.memory_limit, config.hard_limit, None),
+            pacer: Pacer::new(
+                config.percent,
+                config.memory_limit,
+                config.hard_limit,
+                config.concurrent.then_some(Cpus(config.cpus)),
+            ),
             pauses: PauseLog::new(),
             measures: Measures::new()?,
             timeline: Timeline::new(id, started),
             phase: PhaseCell::new(),
+            abandoned: AtomicBool::new(false),
             born: AtomicU64::new(0),
             config,
             id,
@@ -165,6 +173,12 @@ impl Collector {
     /// Whether marking is done beside the program.
     pub fn is_concurrent(&self) -> bool {
         self.config.concurrent
+    }
+
+    /// Whether a cycle should begin before `bytes` more are allocated.
+    #[inline]
+    pub fn is_due(&self, bytes: i64) -> bool {
+        self.pacer.due_with(bytes) && self.phase() == Phase::Idle
     }
 
     /// The marker.
@@ -248,7 +262,7 @@ impl Collector {
 
     /// Runs a cycle on the calling thread, which counts as stopped for the time (or, beside the program, as one that does
     /// not run).
-    pub fn cycle(&self, heap: &SpanHeap, world: &impl World, cause: Cause, stats: Writer<'_>) {
+    pub fn cycle(&self, heap: &SpanHeap, world: &(impl World + Sync), cause: Cause, stats: Writer<'_>) {
         if self.config.concurrent {
             self.cycle_beside(heap, world, cause, stats);
         } else {

@@ -160,7 +160,7 @@ void besom_trace_range(besom_tracer *tracer, const void *start, size_t words, in
 /* besom_options.mode */
 enum {
     BESOM_STOP_THE_WORLD = 0, /* marking stops every mutator; stores need no barrier */
-    BESOM_CONCURRENT = 1      /* not in this release: besom_heap_new returns BESOM_ERR_INVALID */
+    BESOM_CONCURRENT = 1      /* marking goes on beside the program; stores go through besom_write */
 };
 
 /* besom_options.verify; see the chapter on debugging */
@@ -189,7 +189,7 @@ typedef struct besom_options {
                              * default 0: as many as are attached */
     unsigned mark_workers;  /* threads that mark while the world is stopped, at most 256.
                              * default 0: one for each CPU */
-    int mode;               /* default and only choice: BESOM_STOP_THE_WORLD */
+    int mode;               /* default BESOM_CONCURRENT; or BESOM_STOP_THE_WORLD */
     int scan_native_stacks; /* 1: attached threads' C stacks and registers are conservative roots, so C locals need
                              * no frames; a thread must be on its own stack, not a coroutine's, when it enters
                              * the library. 0: the program names its roots.  default 1 */
@@ -893,12 +893,13 @@ BESOM_INLINE void besom_safepoint(besom_mutator *m)
     if (BESOM_UNLIKELY(poll != 0)) besom_safepoint_slow(m);
 }
 
-/* One word, stored whole, whatever type the slot was declared with. */
+/* One word, stored whole, whatever type the slot was declared with. Who finds it, another thread or the collector, finds
+ * what the object it points to was filled with. */
 BESOM_INLINE void besom_store_word(void *slot, uint64_t value)
 {
 #if defined(__GNUC__)
     typedef uint64_t __attribute__((may_alias)) word;
-    __atomic_store_n((word *)slot, value, __ATOMIC_RELAXED);
+    __atomic_store_n((word *)slot, value, __ATOMIC_RELEASE);
 #else
     *(volatile uint64_t *)slot = value;
 #endif

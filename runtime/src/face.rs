@@ -186,12 +186,12 @@ impl HandleRef<'_> {
 
     /// Holds another object from here on.
     pub fn set(&self, object: *mut u8) {
-        self.heap.handles.set(self.handle.addr(), object.expose_provenance());
+        self.heap.set_handle(self.handle.addr(), object.expose_provenance());
     }
 }
 
 impl Drop for HandleRef<'_> {
     fn drop(&mut self) {
-        self.heap.handles.remove(self.handle.addr());
+        self.heap.remove_handle(self.handle.addr());
     }
 }

@@ -1,10 +1,11 @@
 //! A heap: the value that holds everything else.
 
 use crate::cells::NO_CELLS;
+use crate::driver::Driver;
 use crate::handles::Handles;
 use crate::mcache::{Context, P, PCache};
 use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator, NativeStack};
-use crate::options::Options;
+use crate::options::{CONCURRENT, Options};
 use crate::p_set::PSet;
 use crate::quarantine;
 use crate::roots::Roots;
@@ -17,7 +18,7 @@ use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::span_heap::{Found, SpanHeap};
 use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::Kind as Slice;
-use besom_gc::{Collector, Config};
+use besom_gc::{Collector, Config, Phase};
 use besom_stats::race_detector;
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
@@ -46,6 +47,7 @@ pub struct Heap {
     pub(crate) handles: Handles,
     pub(crate) roots: Roots,
     pub(crate) sweeper: Sweeper,
+    pub(crate) driver: Driver,
     pub(crate) tiny_allocs: AtomicU64,
     mutators: ManuallyDrop<Mapping>,
     /// Room for what blocked threads hold, by seat.
@@ -91,6 +93,7 @@ impl Heap {
             percent: options.gc_percent,
             memory_limit: Bytes(options.memory_limit),
             hard_limit: Bytes(options.heap_limit),
+            concurrent: options.mode == CONCURRENT,
             verify_marks: options.verify & 1 != 0,
             verify_heap: options.verify & 2 != 0,
             gc_trace: options.gc_trace != 0,
@@ -103,6 +106,7 @@ impl Heap {
             handles: Handles::new(reserve)?,
             roots: Roots::new(),
             sweeper: Sweeper::new(),
+            driver: Driver::new(),
             tiny_allocs: AtomicU64::new(0),
             snapshots: Mutex::new(Vec::new()),
             seats_used: AtomicU32::new(0),
@@ -125,6 +129,11 @@ impl Heap {
             at.write(heap);
             Ok(Pin::new_unchecked(Box::from_raw(at)))
         }
+    }
+
+    /// Whether stores take the slow path.
+    pub(crate) fn watches_stores(&self) -> bool {
+        self.checks_stores() || self.collector.phase() != Phase::Idle
     }
 
     /// Whether stores are checked, and so take the slow path.
@@ -251,6 +260,7 @@ impl Heap {
     pub(crate) unsafe fn detach_raw(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
+            self.hand_in(m);
             Mutator::forget_roots(m);
             let seat = Seat((*m).seat);
             self.rise(m);
@@ -294,6 +304,8 @@ impl Heap {
 
 impl Drop for Heap {
     fn drop(&mut self) {
+        self.collector.abandon();
+        self.driver.stop();
         self.sweeper.stop();
         self.end_timeline();
         if !quarantine::keeps_mutators(self) {
@@ -309,8 +321,15 @@ impl House for Heap {
     }
 
     fn vacate(&self, seat: Seat) {
-        // SAFETY: entries are mapped; the state is atomic.
-        unsafe { Mutator::set_state(self.mutator(seat), 0) };
+        // SAFETY: entries are mapped; these fields are atomic.
+        unsafe {
+            let m = self.mutator(seat);
+            if !Mutator::claim_scan(m) {
+                Mutator::wait_for_scan(m);
+            }
+            Mutator::set_black(m);
+            Mutator::set_state(m, 0);
+        }
     }
 
     fn create_p(&self, p: PId) -> bool {

@@ -4,11 +4,13 @@
 //! `besom.h`; see the book in `docs`.
 
 mod alloc;
+mod barrier;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
 pub mod cells;
 mod collect;
+mod driver;
 mod face;
 pub mod ffi;
 pub mod handles;

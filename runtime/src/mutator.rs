@@ -61,7 +61,7 @@ pub const COLLECTING: u32 = 0x0c01_1ec7;
 pub struct Mutator {
     pub(crate) cells: *const Cell,
     poll: AtomicU32,
-    pub(crate) barrier: u32,
+    barrier: AtomicU32,
     frames: *const Frame,
     pub(crate) heap: *const Heap,
     pub(crate) p: *const P,
@@ -89,14 +89,35 @@ pub struct Mutator {
     roots_data: *mut c_void,
     /// An object that is not in the program's hands yet.
     pub(crate) newborn: usize,
+    /// Whose turn it is to scan the thread's roots in this cycle: [`GREY`], [`SCANNING`] or [`BLACK`].
+    scan: AtomicU32,
+    /// What the thread overwrote while objects are marked, and the collector does not know yet. Empty unless it runs.
+    pub(crate) overwritten: Overwritten,
 }
+
+/// Words that were overwritten.
+pub(crate) struct Overwritten {
+    pub len: usize,
+    pub words: [usize; OVERWRITTEN_MOST],
+}
+
+/// Words that are kept until they are handed in. Higher: the last handshake has more to mark. Lower: each store pays more of
+/// what handing in costs, some 100 ns.
+pub(crate) const OVERWRITTEN_MOST: usize = 64;
+
+/// The roots are to be scanned.
+const GREY: u32 = 0;
+/// Somebody scans them.
+const SCANNING: u32 = 1;
+/// They are scanned, or there is nothing to scan.
+const BLACK: u32 = 2;
 
 impl Mutator {
     /// Where the captured registers lie, for code that is not Rust.
     pub(crate) const REGISTERS: usize = std::mem::offset_of!(Mutator, registers);
 }
 
-const _: () = assert!(size_of::<Mutator>() <= 384);
+const _: () = assert!(size_of::<Mutator>() <= 1024);
 // What `besom.h` says of the same.
 const _: () =
     assert!(std::mem::offset_of!(Mutator, poll) == 8 && std::mem::offset_of!(Mutator, barrier) == 12);
@@ -125,7 +146,9 @@ impl Mutator {
         unsafe {
             unwatch(&raw const (*m).poll);
             (*m).cells = NO_CELLS.as_ptr();
-            (*m).barrier = u32::from(heap.checks_stores());
+            (*m).barrier.store(u32::from(heap.watches_stores()), Relaxed);
+            (*m).scan.store(BLACK, Relaxed);
+            (*m).overwritten.len = 0;
             (*m).frames = std::ptr::null();
             (*m).heap = heap;
             (*m).p = std::ptr::null();
@@ -159,6 +182,62 @@ impl Mutator {
     pub(crate) unsafe fn polled(m: *const Mutator) -> bool {
         // SAFETY: the caller's promise.
         unsafe { (*m).poll.load(Relaxed) != 0 }
+    }
+
+    /// Whether stores take the slow path from here on; while the thread does not run.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn watch_stores(m: *const Mutator, watched: bool) {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).barrier.store(u32::from(watched), Relaxed) };
+    }
+
+    /// The thread's roots are to be scanned; while it does not run.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn set_grey(m: *const Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).scan.store(GREY, Relaxed) };
+    }
+
+    /// Whether they are scanned.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn is_black(m: *const Mutator) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).scan.load(Acquire) == BLACK }
+    }
+
+    /// Takes the right to scan them. One who gets it calls [`Self::set_black`].
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn claim_scan(m: *const Mutator) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).scan.compare_exchange(GREY, SCANNING, Acquire, Relaxed).is_ok() }
+    }
+
+    /// They are scanned.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn set_black(m: *const Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).scan.store(BLACK, Release) };
+    }
+
+    /// Waits until nobody scans them: the thread is about to run, or to leave.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn wait_for_scan(m: *const Mutator) {
+        // SAFETY: the caller's promise.
+        while unsafe { (*m).scan.load(Acquire) } == SCANNING {
+            besom_stats::sync::yield_now();
+        }
     }
 
     /// Whether the world is being stopped.

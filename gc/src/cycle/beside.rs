@@ -15,6 +15,7 @@ use crate::mark::Marked;
 use crate::mark::beside::Lead;
 use crate::mark::turn::Turns;
 use crate::measures::{Stops, Times};
+use crate::pacer::{CycleEnd, Marking, Spent};
 use crate::phase::Phase;
 use crate::timeline::{Kind, Why};
 use crate::trace_log;
@@ -44,7 +45,7 @@ impl Collector {
     pub(super) fn cycle_beside(
         &self,
         heap: &SpanHeap,
-        world: &impl World,
+        world: &(impl World + Sync),
         cause: Cause,
         stats: Writer<'_>,
     ) {
@@ -60,14 +61,14 @@ impl Collector {
         let started = Instant::now();
         let running = || world.running();
         let turns = Turns::new(self.config.cpus, cause != Cause::Pace, &running);
-        let (mut led, cpu, workers) =
-            self.marker.lead(heap, &self.shapes, &turns, &self.timeline, |lead| {
-                self.lead(heap, world, cause, lead, &mut stops, started)
-            });
+        let (led, cpu, workers) = self.marker.lead(heap, &self.shapes, &turns, &self.timeline, |lead| {
+            self.lead(heap, world, cause, lead, &turns, &mut stops, started)
+        });
         drop(background);
+        let Some(mut led) = led else { return };
         led.marked.cpu = cpu;
         led.marked.workers = workers;
-        led.marked.roots = led.marked.roots + still;
+        led.marked.roots += still;
         self.count_work_bytes(work, stats);
         self.sample(heap);
         let pause = led.resumed - led.asked;
@@ -133,28 +134,35 @@ impl Collector {
         result
     }
 
-    /// Marks until nothing is left, and ends the cycle.
+    /// Marks until nothing is left, and ends the cycle; `None`: the heap is going, and the cycle with it.
     fn lead(
         &self,
         heap: &SpanHeap,
-        world: &impl World,
+        world: &(impl World + Sync),
         cause: Cause,
         lead: &mut Lead<'_>,
+        turns: &Turns<'_>,
         stops: &mut Stops,
         started: Instant,
-    ) -> Led {
+    ) -> Option<Led> {
         let mut roots = lead.visit(|visitor| world.visit_shared_roots(visitor));
         loop {
             let (bytes, all) = lead.visit(|visitor| world.visit_resting_roots(visitor));
-            roots = roots + bytes;
+            roots += bytes;
             if all {
                 break;
+            }
+            if self.abandoned.load(Relaxed) {
+                return None;
             }
             lead.some();
         }
         let rooted = Instant::now();
+        let mut spent = Default::default();
         loop {
-            lead.drain(|| self.pacer.revise(self.marker.reports().work().0 as u64));
+            if !lead.drain(|| self.go_on(turns, &mut spent)) {
+                return None;
+            }
             world.handshake();
             if !lead.is_quiet() {
                 continue;
@@ -173,7 +181,7 @@ impl Collector {
             let live = lead.conclude(&stopped, Bytes(self.born.load(Relaxed) as usize));
             let marked = Marked {
                 live,
-                roots,
+                roots: roots + self.marker.reports().roots(),
                 root_time: rooted - started,
                 drain_time: asked - rooted,
                 ..Marked::default()
@@ -189,12 +197,41 @@ impl Collector {
             world.end_marking(&stopped);
             heap.advance_generation(&stopped);
             self.measures.sweep_due(heap.pages().in_use());
-            self.pacer.end_cycle(self.cycle_end(heap, &marked));
+            let marking = Marking {
+                work: self.marker.reports().work(),
+                allocated: Bytes(self.born.load(Relaxed) as usize),
+                elapsed: started.elapsed(),
+                background: turns.background(),
+                assist: Duration::from_nanos(self.marker.reports().assists_ns()),
+                running: turns.running(),
+            };
+            self.pacer.end_cycle(CycleEnd { marking: Some(marking), ..self.cycle_end(heap, &marked) });
             let number = self.count(cause);
             let ready = Instant::now();
             world.resume(stopped);
             let resumed = Instant::now();
-            return Led { marked, asked, stopped: stood, flushed, ready, resumed, number };
+            return Some(Led { marked, asked, stopped: stood, flushed, ready, resumed, number });
         }
+    }
+
+    /// Called by the leader now and then: sets the assists and the limiter anew. False: the heap is going.
+    fn go_on(&self, turns: &Turns<'_>, spent: &mut (Duration, Duration, Duration)) -> bool {
+        self.pacer.revise(self.marker.reports().work().0 as u64);
+        let now = turns.elapsed();
+        let background = turns.background();
+        let assist = Duration::from_nanos(self.marker.reports().assists_ns());
+        let (then, background_then, assist_then) = std::mem::replace(spent, (now, background, assist));
+        let of_late = Spent {
+            background: background - background_then,
+            assist: assist.saturating_sub(assist_then),
+            running: turns.running(),
+        };
+        self.pacer.limiter().update(now - then, of_late);
+        !self.abandoned.load(Relaxed)
+    }
+
+    /// The heap is going: a cycle that runs beside the program ends soon, wherever it is.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Relaxed);
     }
 }

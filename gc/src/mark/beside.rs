@@ -158,7 +158,7 @@ impl Marker {
             }
             active = active || worker.enter();
             if active {
-                active = self.quantum(&mut worker, turns);
+                active = self.quantum(&mut worker, index, turns);
             } else {
                 self.shared.termination.waiting(|| self.bell.rest());
             }
@@ -171,10 +171,10 @@ impl Marker {
     }
 
     /// Marks for a while; whether the worker has something in its hands still.
-    fn quantum(&self, worker: &mut Worker<'_, true>, turns: &Turns<'_>) -> bool {
+    fn quantum(&self, worker: &mut Worker<'_, true>, index: usize, turns: &Turns<'_>) -> bool {
         let (began, done) = (Instant::now(), worker.done());
         let empty = worker.drain_some(QUANTUM);
-        turns.took(began);
+        turns.took(index, began);
         worker.report();
         self.shared.reports.earn(Bytes(worker.done() - done));
         !empty || worker.refill()
@@ -192,11 +192,18 @@ impl Lead<'_> {
         result
     }
 
-    /// Marks in its turns until nothing is left, for now. `between` is called now and then.
-    pub fn drain(&mut self, mut between: impl FnMut()) {
+    /// Marks in its turns until nothing is left, for now, or `between`, which is called now and then, says that it need not
+    /// go on: false.
+    pub fn drain(&mut self, mut between: impl FnMut() -> bool) -> bool {
         let mut active = false;
         loop {
-            between();
+            if !between() {
+                if active {
+                    self.worker.hand_over();
+                    self.worker.leave();
+                }
+                return false;
+            }
             if !self.turns.may_run(0) {
                 if active {
                     self.worker.hand_over();
@@ -208,9 +215,9 @@ impl Lead<'_> {
             }
             active = active || self.worker.enter();
             if active {
-                active = self.marker.quantum(&mut self.worker, self.turns);
+                active = self.marker.quantum(&mut self.worker, 0, self.turns);
             } else if self.is_quiet() {
-                return;
+                return true;
             } else {
                 self.marker.shared.termination.waiting(|| self.marker.bell.rest());
             }
@@ -220,7 +227,7 @@ impl Lead<'_> {
     /// Marks for one turn, if there is anything to mark; else rests.
     pub fn some(&mut self) {
         if self.turns.may_run(0) && self.worker.enter() {
-            if self.marker.quantum(&mut self.worker, self.turns) {
+            if self.marker.quantum(&mut self.worker, 0, self.turns) {
                 self.worker.hand_over();
                 self.worker.leave();
             }

@@ -12,6 +12,7 @@ pub struct Reports {
     work: AtomicU64,
     credit: AtomicI64,
     assists_ns: AtomicU64,
+    roots: AtomicU64,
 }
 
 impl Default for Reports {
@@ -28,6 +29,7 @@ impl Reports {
             work: AtomicU64::new(0),
             credit: AtomicI64::new(0),
             assists_ns: AtomicU64::new(0),
+            roots: AtomicU64::new(0),
         }
     }
 
@@ -37,6 +39,7 @@ impl Reports {
         self.work.store(0, Relaxed);
         self.credit.store(0, Relaxed);
         self.assists_ns.store(0, Relaxed);
+        self.roots.store(0, Relaxed);
     }
 
     /// Somebody marked `live` bytes, and did `work`.
@@ -67,6 +70,16 @@ impl Reports {
             .credit
             .fetch_update(Relaxed, Relaxed, |credit| (credit > 0).then(|| credit - credit.min(most)));
         Bytes(taken.map_or(0, |credit| credit.min(most)) as usize)
+    }
+
+    /// A mutator has scanned so many bytes of its own roots.
+    pub fn scanned_roots(&self, bytes: Bytes) {
+        self.roots.fetch_add(bytes.0 as u64, Relaxed);
+    }
+
+    /// Bytes of mutators' roots.
+    pub fn roots(&self) -> Bytes {
+        Bytes(self.roots.load(Relaxed) as usize)
     }
 
     /// A mutator has assisted for so long.

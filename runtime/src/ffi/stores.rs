@@ -1,11 +1,16 @@
-//! Stores. Without concurrent marking they only check, and only when asked.
+//! Stores: while objects are marked they hand in what they overwrite, and if asked they check.
 
 use super::heap_of;
 use crate::heap::Heap;
 use crate::mutator::Mutator;
+use besom_gc::Phase;
 use besom_stats::fatal;
-use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::raw::{AtomicU64, Ordering::*};
 use std::ffi::c_void;
+
+/// Words that `besom_write_range` overwrites one by one in the mutator's buffer. Higher: more of them are handed in one by
+/// one. Lower: a guest for a few words.
+const FEW: usize = 16;
 
 fn check(heap: &Heap, object: *const c_void, function: &str) {
     if !object.is_null() && heap.checks_stores() && !heap.is_object(object.addr()) {
@@ -14,10 +19,15 @@ fn check(heap: &Heap, object: *const c_void, function: &str) {
 }
 
 /// # Safety
-/// `slot` must be a writable, aligned word.
-unsafe fn store(slot: *mut c_void, value: u64) {
+/// `m` must be the calling thread's, attached and not blocked; `slot` must be a writable, aligned word.
+unsafe fn store(heap: &Heap, m: *mut Mutator, slot: *mut c_void, value: u64) {
     // SAFETY: the caller's promise.
-    unsafe { (*slot.cast::<AtomicU64>()).store(value, Relaxed) };
+    unsafe {
+        let slot = &*slot.cast::<AtomicU64>();
+        // Before the store, with no safepoint between.
+        heap.shade(m, slot.load(Relaxed) as usize);
+        slot.store(value, Release);
+    }
 }
 
 /// `besom_write`, when stores are watched.
@@ -33,8 +43,9 @@ pub unsafe extern "C" fn besom_write_slow(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        check(heap_of(m, "besom_write"), object, "besom_write");
-        store(slot, value.expose_provenance() as u64);
+        let heap = heap_of(m, "besom_write");
+        check(heap, object, "besom_write");
+        store(heap, m, slot, value.expose_provenance() as u64);
     }
 }
 
@@ -51,9 +62,23 @@ pub unsafe extern "C" fn besom_write_value_slow(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        check(heap_of(m, "besom_write_value"), object, "besom_write_value");
-        store(slot.cast(), value);
+        let heap = heap_of(m, "besom_write_value");
+        check(heap, object, "besom_write_value");
+        store(heap, m, slot.cast(), value);
     }
+}
+
+/// Copies words whole, each by one store, since a marker may read them; the ranges may overlap.
+///
+/// # Safety
+/// Both must be ranges of so many words.
+unsafe fn copy_words(from: *const u64, to: *mut u64, words: usize) {
+    // SAFETY: the caller's promise.
+    let copy = |i| unsafe {
+        let word = AtomicU64::from_ptr(from.add(i).cast_mut()).load(Relaxed);
+        AtomicU64::from_ptr(to.add(i)).store(word, Release);
+    };
+    if to.addr() <= from.addr() { (0..words).for_each(copy) } else { (0..words).rev().for_each(copy) }
 }
 
 /// `besom_write_range`.
@@ -70,7 +95,17 @@ pub unsafe extern "C" fn besom_write_range(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        check(heap_of(m, "besom_write_range"), object, "besom_write_range");
-        std::ptr::copy(from.cast::<u64>(), to.cast::<u64>(), words);
+        let heap = heap_of(m, "besom_write_range");
+        check(heap, object, "besom_write_range");
+        let (to, from) = (to.cast::<u64>(), from.cast::<u64>());
+        if heap.collector.phase() == Phase::Idle {
+            return std::ptr::copy(from, to, words);
+        }
+        if words <= FEW {
+            (0..words).for_each(|i| heap.shade(m, to.add(i).read_volatile() as usize));
+        } else {
+            heap.shade_range(to.cast(), words);
+        }
+        copy_words(from, to, words);
     }
 }

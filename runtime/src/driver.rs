@@ -1,0 +1,90 @@
+//! The driver: the thread that leads the cycles that go on beside the program, when the pacer wants one.
+
+use crate::heap::Heap;
+use besom_alloc_core::os::{self, Thread};
+use besom_stats::race_detector::inside;
+use besom_stats::sync::raw::{AtomicBool, Ordering::*};
+use besom_stats::sync::{Condvar, Mutex, lock};
+use std::ffi::c_void;
+use std::sync::PoisonError;
+
+#[derive(Default)]
+struct State {
+    wanted: bool,
+    quit: bool,
+    thread: Option<Thread>,
+}
+
+/// The driver of one heap; its thread is started at the first call of [`Driver::wake`].
+///
+/// - `awake == state.wanted`, or a driver is about to make it so
+#[derive(Default)]
+pub struct Driver {
+    /// So that those who want a cycle that is wanted already pay one load.
+    awake: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Driver {
+    /// No thread yet.
+    pub fn new() -> Driver {
+        Driver::default()
+    }
+
+    /// Has a cycle begin soon, if one is due then. False: the system refuses a thread.
+    pub fn wake(&self, heap: &Heap) -> bool {
+        if self.awake.load(Relaxed) {
+            return true;
+        }
+        let mut state = lock(&self.state);
+        if state.thread.is_none() {
+            let arg = std::ptr::from_ref(heap).cast_mut().cast::<c_void>();
+            // SAFETY: a heap joins its driver before any part of it goes.
+            state.thread = unsafe { os::spawn_thread(c"besom-gc", run, arg) }.ok();
+            if state.thread.is_none() {
+                return false;
+            }
+        }
+        state.wanted = true;
+        self.awake.store(true, Relaxed);
+        self.changed.notify_one();
+        true
+    }
+
+    /// Ends the thread; a cycle that it leads must have been abandoned.
+    pub fn stop(&self) {
+        let mut state = lock(&self.state);
+        state.quit = true;
+        let thread = state.thread.take();
+        drop(state);
+        self.changed.notify_one();
+        if let Some(thread) = thread {
+            thread.join();
+        }
+    }
+}
+
+/// # Safety
+/// `arg` must be a heap that joins this thread before it goes.
+unsafe extern "C" fn run(arg: *mut c_void) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    let heap = unsafe { &*arg.cast::<Heap>() };
+    let _inside = inside(heap);
+    let driver = &heap.driver;
+    let mut state = lock(&driver.state);
+    loop {
+        if state.quit {
+            return std::ptr::null_mut();
+        }
+        if state.wanted {
+            drop(state);
+            heap.collect_unseated();
+            state = lock(&driver.state);
+            state.wanted = false;
+            driver.awake.store(false, Relaxed);
+        } else {
+            state = driver.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
