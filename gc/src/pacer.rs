@@ -149,6 +149,11 @@ impl Pacer {
         live >= self.trigger.load(Relaxed) && (!self.limiter.limiting() || live >= self.held.load(Relaxed))
     }
 
+    /// Whether `bytes` more pass the goal.
+    pub fn is_past_goal(&self, bytes: i64) -> bool {
+        self.live.load(Relaxed).saturating_add(bytes).max(0) as u64 >= self.goal()
+    }
+
     /// Begins marking beside the program; the world is stopped.
     pub fn begin_marking(&self) {
         let (expected, roots) = {

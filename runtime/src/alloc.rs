@@ -195,7 +195,7 @@ impl Heap {
                 Refill::Done => unsafe { self.assist(m) },
                 Refill::CollectionDue => {
                     // SAFETY: the caller's promise.
-                    unsafe { self.collect_soon(m) };
+                    unsafe { self.collect_soon(m, 0) };
                     may_collect = false;
                 }
                 // SAFETY: the caller's promise.
@@ -223,7 +223,7 @@ impl Heap {
         // SAFETY: the caller's promise.
         unsafe {
             if self.collector.is_due(taken) {
-                self.collect_soon(m);
+                self.collect_soon(m, taken);
             }
             (*(*m).p).owe(self.context(), taken);
             self.assist(m);

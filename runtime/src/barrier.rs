@@ -171,15 +171,30 @@ impl Heap {
         }
     }
 
-    /// Has a cycle begin: beside the program, soon; else now.
+    /// Has a cycle begin before `bytes` more are allocated: beside the program, soon, and if they would pass the goal, before
+    /// the caller goes on; else now.
     ///
     /// # Safety
     /// As for [`Self::collect`].
-    pub(crate) unsafe fn collect_soon(&self, m: *mut Mutator) {
+    pub(crate) unsafe fn collect_soon(&self, m: *mut Mutator, bytes: i64) {
         if !self.collector.is_concurrent() || !self.driver.wake(self) {
             // SAFETY: the caller's promise.
-            unsafe { self.collect(m, Cause::Pace) };
+            return unsafe { self.collect(m, Cause::Pace) };
         }
+        let shown = self.collector.timeline().begin();
+        while self.collector.is_due(bytes)
+            && self.collector.pacer().is_past_goal(bytes)
+            && self.driver.wake(self)
+        {
+            // SAFETY: as above.
+            unsafe {
+                self.hand_in(m);
+                self.scheduler.rest(Seat((*m).seat), WAIT);
+                (*(*m).p).check_generation(self.context());
+                self.scan_own_roots(m);
+            }
+        }
+        self.collector.timeline().end(shown, Kind::WaitForCycle, [0; 4]);
     }
 
     /// Pays what the mutator owes to marking, in work, or out of what the background has done.
