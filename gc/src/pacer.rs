@@ -19,6 +19,8 @@ mod limiter;
 mod runway;
 mod share;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 pub use limiter::{LEEWAY, LIMIT, Limiter, Spent};
@@ -37,6 +39,10 @@ use std::time::Duration;
 pub const MIN_HEAP: u64 = 4 << 20;
 /// Bytes of allocation that the sweep is ahead of its schedule, so that the last page is not due at the trigger.
 const SWEEP_AHEAD: i64 = 1 << 20;
+/// Mutators may be ahead of the workers by one part in so many of a cycle's work. Higher: a burst, or workers that wake up
+/// late, make them assist, though there will be nothing left to assist with. Lower: if they do have to assist, it comes later,
+/// and is steeper.
+const HEAD_START: u64 = 10;
 
 /// A number of processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +61,7 @@ pub struct Marking {
     pub background: Duration,
     /// Mutators' time at work in assists.
     pub assist: Duration,
-    /// How many mutators ran, in the mean, those at work in assists among them.
+    /// How many mutators ran, in the mean, those at work in assists among them; 0: not known, and nothing is learnt.
     pub running: f64,
 }
 
@@ -121,7 +127,7 @@ impl Pacer {
             held: AtomicU64::new(held),
             stretched: AtomicU64::new(stretched),
             assist: Assist::default(),
-            // In a stopped world, processors stand still together.
+            // Where the world is stopped, all of it is.
             limiter: Limiter::new(concurrent.unwrap_or(Cpus(1))),
             cpus: concurrent,
             marked: AtomicU64::new(0),
@@ -149,8 +155,9 @@ impl Pacer {
         live >= self.trigger.load(Relaxed) && (!self.limiter.limiting() || live >= self.held.load(Relaxed))
     }
 
-    /// Begins marking beside the program; the world is stopped.
-    pub fn begin_marking(&self) {
+    /// Begins marking beside the program; the world is stopped. The work that mutators need not do, as if background
+    /// workers had done it.
+    pub fn begin_marking(&self) -> i64 {
         let (expected, roots) = {
             let inputs = lock(&self.inputs);
             (inputs.expected(), inputs.last.roots.0 as u64)
@@ -158,6 +165,7 @@ impl Pacer {
         let live = self.live();
         self.assist.begin(live, expected, live + roots);
         self.revise(0);
+        (expected / HEAD_START) as i64
     }
 
     /// Sets the assists anew: `work` bytes were scanned in this cycle by now. Not while marking begins or ends.

@@ -34,9 +34,10 @@ pub(super) struct Assist {
 }
 
 impl Assist {
+    /// `expected`: 0 if there is no last cycle to tell.
     pub fn begin(&self, live: u64, expected: u64, worst: u64) {
         self.began.store(live, Relaxed);
-        self.expected.store(expected, Relaxed);
+        self.expected.store(if expected == 0 { worst } else { expected }, Relaxed);
         self.worst.store(worst.max(expected), Relaxed);
         self.ratio.store(f64::MIN_POSITIVE.to_bits(), Relaxed);
     }
