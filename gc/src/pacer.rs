@@ -28,7 +28,7 @@ pub use share::{Allowance, BACKGROUND_SHARE, Share};
 
 use assist::Assist;
 use besom_alloc_core::units::{Bytes, Pages};
-use besom_stats::sync::raw::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::raw::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use besom_stats::sync::{Mutex, lock};
 use goal::{Inputs, Lines};
 use runway::Runway;
@@ -100,6 +100,8 @@ pub struct Pacer {
     held: AtomicU64,
     stretched: AtomicU64,
     assist: Assist,
+    /// From the start of marking beside the program to the end of the cycle.
+    marking: AtomicBool,
     limiter: Limiter,
     cpus: Option<Cpus>,
     marked: AtomicU64,
@@ -127,6 +129,7 @@ impl Pacer {
             held: AtomicU64::new(held),
             stretched: AtomicU64::new(stretched),
             assist: Assist::default(),
+            marking: AtomicBool::new(false),
             // Where the world is stopped, all of it is.
             limiter: Limiter::new(concurrent.unwrap_or(Cpus(1))),
             cpus: concurrent,
@@ -142,7 +145,7 @@ impl Pacer {
         self.live.fetch_add(bytes, Relaxed);
     }
 
-    /// Whether a collection is due.
+    /// Whether a collection is due; not while one marks or ends beside the program.
     #[inline]
     pub fn due(&self) -> bool {
         self.due_with(0)
@@ -152,7 +155,9 @@ impl Pacer {
     #[inline]
     pub fn due_with(&self, bytes: i64) -> bool {
         let live = self.live.load(Relaxed).saturating_add(bytes).max(0) as u64;
-        live >= self.trigger.load(Relaxed) && (!self.limiter.limiting() || live >= self.held.load(Relaxed))
+        live >= self.trigger.load(Relaxed)
+            && !self.marking.load(Relaxed)
+            && (!self.limiter.limiting() || live >= self.held.load(Relaxed))
     }
 
     /// Begins marking beside the program; the world is stopped. The work that mutators need not do, as if background
@@ -163,6 +168,7 @@ impl Pacer {
             (inputs.expected(), inputs.last.roots.0 as u64)
         };
         let live = self.live();
+        self.marking.store(true, Relaxed);
         self.assist.begin(live, expected, live + roots);
         self.revise(0);
         (expected / HEAD_START) as i64
@@ -201,6 +207,7 @@ impl Pacer {
         self.sweep_pages.store(end.pages.0 as u64, Relaxed);
         self.swept.store(0, Relaxed);
         self.end_marking();
+        self.marking.store(false, Relaxed);
         self.change(|inputs| {
             if let (Some(marking), Some(cpus)) = (&end.marking, self.cpus) {
                 inputs.runway.learn(marking, cpus);

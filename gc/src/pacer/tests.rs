@@ -167,9 +167,14 @@ fn work_and_room_end_together() {
     pacer.credit((pacer.goal() * 2) as i64);
     pacer.revise(20 << 20);
     assert!(pacer.assist_work(pacer.goal() as i64 / 50) > 20 << 20);
+    assert!(!pacer.due(), "a cycle runs");
     pacer.end_marking();
     pacer.revise(21 << 20);
     assert_eq!(pacer.assist_work(1 << 30), 0);
+    assert!(!pacer.due());
+    paced(&pacer);
+    pacer.credit(pacer.goal() as i64);
+    assert!(pacer.due());
 }
 
 #[test]
@@ -200,6 +205,8 @@ fn the_limiter_ends_assists_and_holds_back_what_a_limit_asks_for() {
     pacer.limiter().update(second, Spent { assist: second * 4, running: 4.0, ..Spent::default() });
     assert!(pacer.limiter().limiting());
     assert_eq!(pacer.assist_work(1 << 20), 0);
+    paced(&pacer);
+    pacer.credit((tight - pacer.live()) as i64);
     assert!(!pacer.due());
     // Up to a doubling.
     assert!((70 << 20..80 << 20).contains(&pacer.trigger()), "{}", pacer.trigger());

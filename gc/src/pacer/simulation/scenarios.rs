@@ -49,6 +49,7 @@ impl Simulation {
     fn meets_its_goal(&self, change: usize) {
         for (number, cycle) in self.learnt(change) {
             let off = cycle.ended / cycle.goal - 1.0;
+            assert!(cycle.began < cycle.goal, "cycle {number} starts too late: {cycle:?}");
             assert!(off.abs() <= GOAL, "cycle {number} ends {off:.3} off its goal: {cycle:?}");
         }
     }
@@ -76,7 +77,9 @@ fn settles(scenario: Scenario) -> Simulation {
 #[test]
 fn steady() {
     for noise in [0.0, 0.05] {
-        settles(Scenario { noise, ..STEADY });
+        let steady = settles(Scenario { noise, ..STEADY });
+        // One processor of four marks 64 MiB at 1000 MiB in a second.
+        assert!(steady.learnt(0).all(|(_, cycle)| (0.055..0.07).contains(&cycle.elapsed)));
     }
     settles(Scenario { percent: 400, ..STEADY });
     settles(Scenario { percent: 50, load: |_, _| Load { rate: 40.0 * MIB, ..BUSY }, ..STEADY });
@@ -139,7 +142,7 @@ fn a_sawtooth() {
         ..STEADY
     });
     settles(Scenario {
-        load: |cycle, _| Load { rate: if cycle % 2 == 0 { 50.0 } else { 80.0 } * MIB, ..BUSY },
+        load: |cycle, _| Load { rate: if cycle.is_multiple_of(2) { 50.0 } else { 80.0 } * MIB, ..BUSY },
         ..STEADY
     });
 }
@@ -165,7 +168,7 @@ fn many_idle_threads() {
     // Who goes to work and rests again meets a runway that is too long rather than one that is too short.
     let now_and_then = run(Scenario {
         cpus: 8,
-        load: |_, time| Load { running: if time as usize % 2 == 0 { 1.0 } else { 8.0 }, ..BUSY },
+        load: |_, time| Load { running: if (time as usize).is_multiple_of(2) { 1.0 } else { 8.0 }, ..BUSY },
         ..STEADY
     });
     for (number, cycle) in now_and_then.learnt(0) {
