@@ -49,6 +49,6 @@ impl Runway {
     /// Bytes that are allocated while `work` are scanned; `None`: not known yet.
     pub fn bytes(&self, work: u64) -> Option<u64> {
         let highest = self.ratios.into_iter().fold(0.0, f64::max);
-        (highest > 0.0).then_some((highest * work as f64) as u64)
+        (highest > 0.0).then_some((highest * work as f64).round() as u64)
     }
 }

@@ -16,6 +16,8 @@ const TICK: f64 = 0.0002;
 const SPAN: f64 = 16384.0;
 /// The least time that a simulation runs for.
 const SECONDS: f64 = 8.0;
+/// Bytes scanned between revisions of the assists.
+const REVISE: f64 = 1.0 * MIB;
 /// Ticks between updates of the limiter.
 const UPDATE: usize = 50;
 
@@ -69,6 +71,7 @@ struct Running {
     marked: f64,
     work: f64,
     left: f64,
+    unrevised: f64,
     credit: f64,
     background: f64,
     assist: f64,
@@ -174,7 +177,11 @@ impl Simulation {
     fn mark(&mut self, work: f64) {
         let Some(cycle) = &mut self.cycle else { return };
         cycle.left -= work;
-        self.pacer.revise((cycle.work - cycle.left) as u64);
+        cycle.unrevised += work;
+        if cycle.unrevised >= REVISE {
+            cycle.unrevised = 0.0;
+            self.pacer.revise((cycle.work - cycle.left) as u64);
+        }
         if cycle.left < 1.0 {
             self.end();
         }
@@ -237,6 +244,7 @@ impl Simulation {
             marked: self.reachable,
             work,
             left: work,
+            unrevised: 0.0,
             credit,
             background: 0.0,
             assist: 0.0,

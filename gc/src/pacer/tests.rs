@@ -315,3 +315,69 @@ fn sweeping_is_done_when_the_next_cycle_starts() {
     assert_eq!(swept, 1000);
     assert!(pacer.live() < pacer.goal() - (8 << 20));
 }
+
+#[test]
+fn a_limit_is_not_stretched() {
+    let in_sight = |memory_limit: usize, percent| {
+        let pacer = Pacer::new(percent, Bytes(memory_limit), Bytes(0), CPUS);
+        paced(&pacer);
+        assert_eq!(pacer.goal(), 60 << 20);
+        pacer.credit(15 << 20);
+        pacer.begin_marking();
+        pacer.credit(3 << 20);
+        // All of 55 MiB may be live, of which 20 were expected. 35 MiB are left to be scanned in this room:
+        pacer.revise((20 << 20) + 1);
+        35.0 * (1 << 20) as f64 / (pacer.assist_work(1 << 20) as f64 / (1 << 20) as f64)
+    };
+    let mib = 1048576.0;
+    assert!((in_sight(60 << 20, 1000) / mib - 2.0).abs() < 0.1);
+    // No limit, and this percentage for the same goal: 5 MiB for 20 MiB, as at first.
+    let added = (60 << 20) * TABLE_SHARE / (TABLE_SHARE - 1) - (40 << 20);
+    let percent = (added * 100).div_ceil(40 << 20) as u32;
+    let pacer = Pacer::new(percent, Bytes(0), Bytes(0), CPUS);
+    paced(&pacer);
+    let (goal, began) = (pacer.goal(), 55 << 20);
+    pacer.credit(15 << 20);
+    pacer.begin_marking();
+    let first = pacer.assist_work(1 << 20);
+    pacer.credit(goal as i64 - began);
+    pacer.revise((20 << 20) + 1);
+    assert!((pacer.assist_work(1 << 20) as f64 / first as f64 - 1.0).abs() < 0.01);
+}
+
+#[test]
+fn a_runway_is_what_it_would_be_without_assists() {
+    let seen = |background: u64, assist: u64, running, allocated| {
+        let mut runway = Runway::default();
+        let [elapsed, background, assist] = [100, background, assist].map(Duration::from_millis);
+        let work = Bytes(10_000_000);
+        let marking = Marking { work, allocated: Bytes(allocated), elapsed, background, assist, running };
+        runway.learn(&marking, Cpus(4));
+        runway.bytes(20_000_000)
+    };
+    assert_eq!(seen(100, 0, 4.0, 1_000_000), Some(2_000_000));
+    // Two thirds of the program's time, and half of the marking.
+    assert_eq!(seen(100, 100, 4.0, 1_000_000), Some(6_000_000));
+    // Workers that had half of their share will have it, or assists will make it up.
+    assert_eq!(seen(50, 50, 4.0, 1_000_000), Some(2_000_000));
+    // One thread, and three idle workers: as it was.
+    assert_eq!(seen(300, 0, 1.0, 1_000_000), Some(2_000_000));
+    // It assists half of the time, though: twice as fast without, and the workers mark what it did.
+    assert_eq!(seen(300, 50, 1.0, 1_200_000), Some(5_600_000));
+    // Nothing to learn from.
+    assert_eq!(seen(100, 0, 4.0, 0), None);
+    assert_eq!(seen(0, 0, 0.0, 1_000_000), None);
+    // All the time in assists is taken for nine tenths.
+    assert_eq!(seen(0, 400, 4.0, 1_000_000), Some(80_000_000));
+}
+
+#[test]
+fn what_says_nothing_is_not_remembered() {
+    let pacer = Pacer::new(100, Bytes(0), Bytes(0), CPUS);
+    paced(&pacer);
+    let marking = Marking { work: Bytes(20 << 20), elapsed: Duration::from_secs(1), ..Marking::default() };
+    for _ in 0..10 {
+        pacer.end_cycle(CycleEnd { marking: Some(marking), ..end(40 << 20, 0) });
+    }
+    assert_eq!(pacer.trigger(), pacer.goal() - (3 << 20));
+}

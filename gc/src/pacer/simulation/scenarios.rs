@@ -104,6 +104,23 @@ fn growing() {
     assert!(grown.cycles.last().unwrap().marked > 200.0 * MIB);
 }
 
+/// Nothing dies until there are 128 MiB: each cycle finds more than was expected.
+#[test]
+fn building_up() {
+    for percent in [50, 100, 400] {
+        let load = |_, _| Load { reachable: 128.0 * MIB, rate: 40.0 * MIB, ..BUSY };
+        let built = run(Scenario { percent, load, ..STEADY });
+        built.meets_its_goal(0);
+        let building = built.cycles.iter().take_while(|cycle| cycle.marked < 128.0 * MIB);
+        let building: Vec<_> = building.filter(|cycle| cycle.goal > 10.0 * MIB).collect();
+        assert!(building.len() >= 2);
+        for cycle in building {
+            assert!(cycle.assist <= SHARE, "assists though the next goal is far: {cycle:?}");
+            assert!(cycle.ended <= cycle.goal * 1.25, "{cycle:?}");
+        }
+    }
+}
+
 #[test]
 fn shrinking() {
     let shrunk = settles(Scenario {
