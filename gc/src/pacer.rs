@@ -28,7 +28,7 @@ pub use share::{Allowance, BACKGROUND_SHARE, Share};
 
 use assist::Assist;
 use besom_alloc_core::units::{Bytes, Pages};
-use besom_stats::sync::raw::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::raw::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use besom_stats::sync::{Mutex, lock};
 use goal::{Inputs, Lines};
 use runway::Runway;
@@ -39,9 +39,9 @@ use std::time::Duration;
 pub const MIN_HEAP: u64 = 4 << 20;
 /// Bytes of allocation that the sweep is ahead of its schedule, so that the last page is not due at the trigger.
 const SWEEP_AHEAD: i64 = 1 << 20;
-/// Mutators may be ahead of the workers by one part in so many of a cycle's work. Higher: a burst, or workers that wake up
-/// late, make them assist, though there will be nothing left to assist with. Lower: if they do have to assist, it comes later,
-/// and is steeper.
+/// Mutators may be ahead of the workers by one part in so many of a cycle's work. Higher: a burst, or workers that wake
+/// up late, make them assist, though there will be nothing left to assist with. Lower: if they do have to assist, it
+/// comes later, and is steeper.
 const HEAD_START: u64 = 10;
 
 /// A number of processors.
@@ -100,8 +100,6 @@ pub struct Pacer {
     held: AtomicU64,
     stretched: AtomicU64,
     assist: Assist,
-    /// From the start of marking beside the program to the end of the cycle.
-    marking: AtomicBool,
     limiter: Limiter,
     cpus: Option<Cpus>,
     marked: AtomicU64,
@@ -129,7 +127,6 @@ impl Pacer {
             held: AtomicU64::new(held),
             stretched: AtomicU64::new(stretched),
             assist: Assist::default(),
-            marking: AtomicBool::new(false),
             // Where the world is stopped, all of it is.
             limiter: Limiter::new(concurrent.unwrap_or(Cpus(1))),
             cpus: concurrent,
@@ -145,7 +142,7 @@ impl Pacer {
         self.live.fetch_add(bytes, Relaxed);
     }
 
-    /// Whether a collection is due; not while one marks or ends beside the program.
+    /// Whether a collection is due, if none runs.
     #[inline]
     pub fn due(&self) -> bool {
         self.due_with(0)
@@ -155,9 +152,7 @@ impl Pacer {
     #[inline]
     pub fn due_with(&self, bytes: i64) -> bool {
         let live = self.live.load(Relaxed).saturating_add(bytes).max(0) as u64;
-        live >= self.trigger.load(Relaxed)
-            && !self.marking.load(Relaxed)
-            && (!self.limiter.limiting() || live >= self.held.load(Relaxed))
+        live >= self.trigger.load(Relaxed) && (!self.limiter.limiting() || live >= self.held.load(Relaxed))
     }
 
     /// Begins marking beside the program; the world is stopped. The work that mutators need not do, as if background
@@ -168,18 +163,18 @@ impl Pacer {
             (inputs.expected(), inputs.last.roots.0 as u64)
         };
         let live = self.live();
-        self.marking.store(true, Relaxed);
         self.assist.begin(live, expected, live + roots);
         self.revise(0);
         (expected / HEAD_START) as i64
     }
 
-    /// Sets the assists anew: `work` bytes were scanned in this cycle by now. Not while marking begins or ends.
+    /// Sets the assists anew: `work` bytes were scanned in this cycle by now. To be called for each MiB or so.
     pub fn revise(&self, work: u64) {
         self.assist.revise(work, self.live(), self.goal.load(Relaxed), self.stretched.load(Relaxed));
     }
 
-    /// Bytes to be scanned by who allocates `bytes`; 0: no marking runs, or the limiter is on.
+    /// Bytes to be scanned, or taken from what workers scanned, by who allocates `bytes`; 0: no marking runs, or the
+    /// limiter is on.
     #[inline]
     pub fn assist_work(&self, bytes: i64) -> i64 {
         match self.assist.owed(bytes) {
@@ -194,7 +189,8 @@ impl Pacer {
         self.assist.end();
     }
 
-    /// What keeps collections from taking the program's processors.
+    /// What keeps collections from taking the program's processors. Assists look at it now and then, and give up if it
+    /// is limiting. If marking stops the world, it is told of stops as of assists of one mutator that runs.
     pub fn limiter(&self) -> &Limiter {
         &self.limiter
     }
@@ -207,7 +203,6 @@ impl Pacer {
         self.sweep_pages.store(end.pages.0 as u64, Relaxed);
         self.swept.store(0, Relaxed);
         self.end_marking();
-        self.marking.store(false, Relaxed);
         self.change(|inputs| {
             if let (Some(marking), Some(cpus)) = (&end.marking, self.cpus) {
                 inputs.runway.learn(marking, cpus);

@@ -4,9 +4,9 @@
 //! ratio = (expected work - work done) / (goal - live)
 //! ```
 //!
-//! so that both come to an end at once. If more is found than expected, the heap has grown: now all that was live when marking began is
-//! expected, and the goal moves away in proportion, so that the ratio stays as it is, as long as that is less than the next goal
-//! will be. Past the goal, the hard goal counts, and the worst case.
+//! so that both come to an end at once. If more is found than expected, the heap has grown: now all that was live when
+//! marking began is expected, and the goal moves away in proportion, so that the ratio stays as it is, as long as that
+//! is less than the next goal will be. Past the goal, the hard goal counts, and the worst case.
 
 use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
 
@@ -46,9 +46,10 @@ impl Assist {
         self.ratio.store(0, Relaxed);
     }
 
-    /// Not while marking begins or ends; several at a time leave one's result.
+    /// Several at a time leave one's result; one that is overtaken by the end leaves none.
     pub fn revise(&self, done: u64, live: u64, goal: u64, stretched: u64) {
-        if self.ratio.load(Relaxed) == 0 {
+        let before = self.ratio.load(Relaxed);
+        if before == 0 {
             return;
         }
         let [began, mut expected, worst] =
@@ -65,7 +66,8 @@ impl Assist {
         }
         let work = expected.saturating_sub(done).max(LEAST_WORK);
         let bytes = goal.saturating_sub(live).max(LEAST_LEFT).max(goal / LEAST_LEFT_SHARE);
-        self.ratio.store((work as f64 / bytes as f64).max(f64::MIN_POSITIVE).to_bits(), Relaxed);
+        let ratio = (work as f64 / bytes as f64).max(f64::MIN_POSITIVE);
+        _ = self.ratio.compare_exchange(before, ratio.to_bits(), Relaxed, Relaxed);
     }
 
     #[inline]

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! So over any time, however many threads run, the mean of `taken / wanted` is at most `LIMIT + LEEWAY / time`, and no more
-//! than a half from `LEEWAY / (1/2 - LIMIT)` = 2 s on, as long as nothing but the background share is taken while it is
+//! than a half from `(LEEWAY + time between updates) / (1/2 - LIMIT)` = 2.2 s on, as long as nothing but the background share is taken while it is
 //! limiting. The leaky bucket is Go's; there it counts processors that nobody wants as the program's, so that one thread
 //! among many processors may be kept from running for good.
 

@@ -80,6 +80,40 @@ fn all_pages_are_due_before_the_goal() {
 
 const CPUS: Option<Cpus> = Some(Cpus(4));
 
+#[test]
+fn the_lines_are_in_order() {
+    let mut random = 1u64;
+    let mut next = |below: u64| {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (random >> 33) % below
+    };
+    for round in 0..100_000 {
+        let size = 1 << next(36);
+        let percent = [0, 1, 10, 100, 1000, u32::MAX][next(6) as usize];
+        let concurrent = next(2) == 1;
+        let limit = next(2) * next(2 * size);
+        let mut inputs = Inputs {
+            percent,
+            memory_limit: Bytes(limit as usize),
+            concurrent,
+            last: CycleEnd { roots: Bytes(next(1 << 20) as usize), ..end(next(size) as usize, 0) },
+            runway: Runway::default(),
+        };
+        if next(2) == 1 {
+            let time = Duration::from_millis(100);
+            let [work, allocated] = [next(size), next(size)].map(|bytes| Bytes(bytes as usize));
+            let marking =
+                Marking { work, allocated, elapsed: time, background: time, assist: time, running: 4.0 };
+            inputs.runway.learn(&marking, Cpus(4));
+            inputs.last.marking = Some(marking);
+        }
+        let (lines, live) = (inputs.lines(), inputs.last.live.0 as u64);
+        let Lines { goal, trigger, held, stretched } = lines;
+        let ordered = live <= trigger && trigger <= goal && goal <= stretched && trigger <= held;
+        assert!(ordered && (concurrent || trigger == goal), "round {round}: {live} {lines:?}");
+    }
+}
+
 /// A cycle of 40 MiB found live and 20 MiB scanned, in which the program allocated 3 MiB in all of its time.
 fn paced(pacer: &Pacer) {
     let elapsed = Duration::from_millis(20);
@@ -167,14 +201,9 @@ fn work_and_room_end_together() {
     pacer.credit((pacer.goal() * 2) as i64);
     pacer.revise(20 << 20);
     assert!(pacer.assist_work(pacer.goal() as i64 / 50) > 20 << 20);
-    assert!(!pacer.due(), "a cycle runs");
     pacer.end_marking();
     pacer.revise(21 << 20);
     assert_eq!(pacer.assist_work(1 << 30), 0);
-    assert!(!pacer.due());
-    paced(&pacer);
-    pacer.credit(pacer.goal() as i64);
-    assert!(pacer.due());
 }
 
 #[test]
