@@ -1,16 +1,16 @@
 //! Collecting takes no more than half of the program's processors, however little room there is.
 //!
 //! ```text
-//! wanted = elapsed * min(running, processors)                   what the program could use
-//! taken  = assist + max(0, background - (elapsed * processors - wanted))      what it did not get of it
+//! wanted = elapsed * min(running, processors)                             what the program could use
+//! taken  = assist + max(0, background - (elapsed * processors - wanted))  what it did not get of it
 //! fill   = max(0, fill + elapsed * (taken / wanted - LIMIT))
 //! limiting == fill >= LEEWAY
 //! ```
 //!
-//! So over any time, however many threads run, the mean of `taken / wanted` is at most `LIMIT + LEEWAY / time`, and no more
-//! than a half from `(LEEWAY + time between updates) / (1/2 - LIMIT)` = 2.2 s on, as long as nothing but the background share is taken while it is
-//! limiting. The leaky bucket is Go's; there it counts processors that nobody wants as the program's, so that one thread
-//! among many processors may be kept from running for good.
+//! So over any time, however many threads run, the mean of `taken / wanted` is at most `LIMIT + LEEWAY / time`, and no
+//! more than a half from `(LEEWAY + time between updates) / (1/2 - LIMIT)` = 2.2 s on, as long as nothing but the
+//! background share is taken while it is limiting. The leaky bucket is Go's; there it counts processors that nobody
+//! wants as the program's, so that one thread among many processors may be kept from running for good.
 
 use super::Cpus;
 use besom_stats::sync::raw::{AtomicI64, Ordering::Relaxed};

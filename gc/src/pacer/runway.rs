@@ -9,8 +9,8 @@
 //! runway   = the highest of the last ratios * expected work
 //! ```
 //!
-//! Marking then takes a quarter of the processors and ends at the goal, and assists have nothing to do. (Go's cons/mark
-//! ratio, with the processors that were idle counted as what they were.)
+//! Marking then takes a quarter of the processors and ends at the goal, and assists have nothing to do. (Go's
+//! cons/mark ratio, with the processors that were idle counted as what they were.)
 
 use super::{BACKGROUND_SHARE, Cpus, Marking};
 

@@ -1,7 +1,9 @@
-//! A program and a marker that exist as numbers only, paced by the real pacer: time goes in steps, and work takes time.
+//! A program and a marker that exist as numbers only, paced by the real pacer: time goes in steps, and work takes
+//! time.
 //!
 //! The mutators are one stream of allocations on as many processors as they are left; what assists owe, they do
-//! before they go on. What is reachable when marking begins is what is marked, and what is allocated from then on is live.
+//! before they go on. What is reachable when marking begins is what is marked, and what is allocated from then on is
+//! live.
 
 mod scenarios;
 

@@ -234,8 +234,8 @@ fn a_limit_below_live() {
 
 #[test]
 fn a_heap_that_is_too_small_slows_down() {
-    // Nothing that leaves the program half of the processors can hold these: it must, and the heap outgrows the limit, but
-    // not what it would be without one, though there is none here.
+    // Nothing that leaves the program half of the processors can hold these. It must have that, so the heap outgrows
+    // its limit, but by no more than a doubling.
     for (percent, limit) in [(100, 80.0 * MIB), (100, 1.0), (0, 1.0)] {
         let fast = run(Scenario { percent, memory_limit: limit, load: |_, _| FAST, ..STEADY });
         assert!(fast.limited_ticks > 0);
