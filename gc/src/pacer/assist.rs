@@ -48,9 +48,16 @@ impl Assist {
 
     /// Several at a time leave one's result; one that is overtaken by the end leaves none.
     pub fn revise(&self, done: u64, live: u64, goal: u64, stretched: u64) {
+        if let Some(revised) = self.revised(done, live, goal, stretched) {
+            self.replace(revised);
+        }
+    }
+
+    /// The ratio's bits before and after.
+    pub(super) fn revised(&self, done: u64, live: u64, goal: u64, stretched: u64) -> Option<(u64, u64)> {
         let before = self.ratio.load(Relaxed);
         if before == 0 {
-            return;
+            return None;
         }
         let [began, mut expected, worst] =
             [&self.began, &self.expected, &self.worst].map(|value| value.load(Relaxed));
@@ -67,7 +74,11 @@ impl Assist {
         let work = expected.saturating_sub(done).max(LEAST_WORK);
         let bytes = goal.saturating_sub(live).max(LEAST_LEFT).max(goal / LEAST_LEFT_SHARE);
         let ratio = (work as f64 / bytes as f64).max(f64::MIN_POSITIVE);
-        _ = self.ratio.compare_exchange(before, ratio.to_bits(), Relaxed, Relaxed);
+        Some((before, ratio.to_bits()))
+    }
+
+    pub(super) fn replace(&self, (before, after): (u64, u64)) {
+        _ = self.ratio.compare_exchange(before, after, Relaxed, Relaxed);
     }
 
     #[inline]

@@ -410,3 +410,16 @@ fn what_says_nothing_is_not_remembered() {
     }
     assert_eq!(pacer.trigger(), pacer.goal() - (3 << 20));
 }
+
+#[test]
+fn a_revision_that_is_overtaken_by_the_end_changes_nothing() {
+    let assist = Assist::default();
+    assist.begin(40 << 20, 20 << 20, 40 << 20);
+    let late = assist.revised(0, 40 << 20, 60 << 20, 60 << 20).unwrap();
+    assist.replace(late);
+    assert_eq!(assist.owed(20 << 20), 20 << 20);
+    let late = assist.revised(10 << 20, 40 << 20, 60 << 20, 60 << 20).unwrap();
+    assist.end();
+    assist.replace(late);
+    assert_eq!(assist.owed(20 << 20), 0);
+}
