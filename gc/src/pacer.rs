@@ -19,6 +19,8 @@ mod limiter;
 mod runway;
 mod share;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 pub use limiter::{LEEWAY, LIMIT, Limiter, Spent};
@@ -37,6 +39,10 @@ use std::time::Duration;
 pub const MIN_HEAP: u64 = 4 << 20;
 /// Bytes of allocation that the sweep is ahead of its schedule, so that the last page is not due at the trigger.
 const SWEEP_AHEAD: i64 = 1 << 20;
+/// Mutators may be ahead of the workers by one part in so many of a cycle's work. Higher: a burst, or workers that wake
+/// up late, make them assist, though there will be nothing left to assist with. Lower: if they do have to assist, it
+/// comes later, and is steeper.
+const HEAD_START: u64 = 10;
 
 /// A number of processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +61,7 @@ pub struct Marking {
     pub background: Duration,
     /// Mutators' time at work in assists.
     pub assist: Duration,
-    /// How many mutators ran, in the mean, those at work in assists among them.
+    /// How many mutators ran, in the mean, those at work in assists among them; 0: not known, and nothing is learnt.
     pub running: f64,
 }
 
@@ -121,7 +127,7 @@ impl Pacer {
             held: AtomicU64::new(held),
             stretched: AtomicU64::new(stretched),
             assist: Assist::default(),
-            // In a stopped world, processors stand still together.
+            // Where the world is stopped, all of it is.
             limiter: Limiter::new(concurrent.unwrap_or(Cpus(1))),
             cpus: concurrent,
             marked: AtomicU64::new(0),
@@ -136,7 +142,7 @@ impl Pacer {
         self.live.fetch_add(bytes, Relaxed);
     }
 
-    /// Whether a collection is due.
+    /// Whether a collection is due, if none runs.
     #[inline]
     pub fn due(&self) -> bool {
         self.due_with(0)
@@ -154,8 +160,9 @@ impl Pacer {
         self.live.load(Relaxed).saturating_add(bytes).max(0) as u64 >= self.goal()
     }
 
-    /// Begins marking beside the program; the world is stopped.
-    pub fn begin_marking(&self) {
+    /// Begins marking beside the program; the world is stopped. The work that mutators need not do, as if background
+    /// workers had done it.
+    pub fn begin_marking(&self) -> i64 {
         let (expected, roots) = {
             let inputs = lock(&self.inputs);
             (inputs.expected(), inputs.last.roots.0 as u64)
@@ -163,14 +170,16 @@ impl Pacer {
         let live = self.live();
         self.assist.begin(live, expected, live + roots);
         self.revise(0);
+        (expected / HEAD_START) as i64
     }
 
-    /// Sets the assists anew: `work` bytes were scanned in this cycle by now. Not while marking begins or ends.
+    /// Sets the assists anew: `work` bytes were scanned in this cycle by now. To be called for each MiB or so.
     pub fn revise(&self, work: u64) {
         self.assist.revise(work, self.live(), self.goal.load(Relaxed), self.stretched.load(Relaxed));
     }
 
-    /// Bytes to be scanned by who allocates `bytes`; 0: no marking runs, or the limiter is on.
+    /// Bytes to be scanned, or taken from what workers scanned, by who allocates `bytes`; 0: no marking runs, or the
+    /// limiter is on.
     #[inline]
     pub fn assist_work(&self, bytes: i64) -> i64 {
         match self.assist.owed(bytes) {
@@ -185,7 +194,8 @@ impl Pacer {
         self.assist.end();
     }
 
-    /// What keeps collections from taking the program's processors.
+    /// What keeps collections from taking the program's processors. Assists look at it now and then, and give up if it
+    /// is limiting. If marking stops the world, it is told of stops as of assists of one mutator that runs.
     pub fn limiter(&self) -> &Limiter {
         &self.limiter
     }

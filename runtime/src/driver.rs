@@ -2,11 +2,16 @@
 
 use crate::heap::Heap;
 use besom_alloc_core::os::{self, Thread};
+use besom_gc::pacer::Spent;
 use besom_stats::race_detector::inside;
 use besom_stats::sync::raw::{AtomicBool, Ordering::*};
 use besom_stats::sync::{Condvar, Mutex, lock};
 use std::ffi::c_void;
 use std::sync::PoisonError;
+use std::time::Duration;
+
+/// Between two looks of the limiter's at the clock, while it limits.
+const TICK: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 struct State {
@@ -83,6 +88,15 @@ unsafe extern "C" fn run(arg: *mut c_void) -> *mut c_void {
             state = lock(&driver.state);
             state.wanted = false;
             driver.awake.store(false, Relaxed);
+        } else if heap.collector.pacer().limiter().limiting() {
+            // It lets go with time; who waits for a cycle does not look at the clock.
+            let (guard, timeout) =
+                driver.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner);
+            state = guard;
+            if timeout.timed_out() {
+                let spent = Spent { running: heap.scheduler.running() as f64, ..Spent::default() };
+                heap.collector.pacer().limiter().update(TICK, spent);
+            }
         } else {
             state = driver.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

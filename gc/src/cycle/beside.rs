@@ -29,6 +29,20 @@ use besom_stats::sync::raw::Ordering::*;
 use besom_stats::{Writer, print_line};
 use std::time::{Duration, Instant};
 
+/// Bytes of work between two settings of the assists. Higher: mutators owe by older figures. Lower: more settings.
+const REVISE_EVERY: usize = 1 << 20;
+/// Time between two settings of the limiter. Higher: it reacts later. Lower: more settings.
+const LIMITER_EVERY: Duration = Duration::from_millis(10);
+
+/// What the pacer was told of a cycle so far.
+#[derive(Default)]
+struct Told {
+    work: usize,
+    at: Duration,
+    background: Duration,
+    assist: Duration,
+}
+
 /// What a cycle has come to when its last stop is over.
 struct Led {
     marked: Marked,
@@ -114,7 +128,7 @@ impl Collector {
             self.born.store(0, Relaxed);
             self.marker.begin_beside(stopped);
             self.phase.set(Phase::Marking);
-            self.pacer.begin_marking();
+            self.marker.reports().earn(Bytes(self.pacer.begin_marking().max(0) as usize));
             world.begin_marking(stopped);
             let visit = |visitor: &mut dyn crate::scan::Visitor| world.visit_still_roots(stopped, visitor);
             (self.pacer.live(), self.marker.guest(heap, &self.shapes, visit))
@@ -158,9 +172,9 @@ impl Collector {
             lead.some();
         }
         let rooted = Instant::now();
-        let mut spent = Default::default();
+        let mut told = Told::default();
         loop {
-            if !lead.drain(|| self.go_on(turns, &mut spent)) {
+            if !lead.drain(|| self.go_on(turns, &mut told)) {
                 return None;
             }
             world.handshake();
@@ -214,19 +228,25 @@ impl Collector {
         }
     }
 
-    /// Called by the leader now and then: sets the assists and the limiter anew. False: the heap is going.
-    fn go_on(&self, turns: &Turns<'_>, spent: &mut (Duration, Duration, Duration)) -> bool {
-        self.pacer.revise(self.marker.reports().work().0 as u64);
+    /// Called by the leader between its turns: sets the assists and the limiter anew. False: the heap is going.
+    fn go_on(&self, turns: &Turns<'_>, told: &mut Told) -> bool {
+        let reports = self.marker.reports();
+        let work = reports.work().0;
+        if work >= told.work + REVISE_EVERY {
+            told.work = work;
+            self.pacer.revise(work as u64);
+        }
         let now = turns.elapsed();
-        let background = turns.background();
-        let assist = Duration::from_nanos(self.marker.reports().assists_ns());
-        let (then, background_then, assist_then) = std::mem::replace(spent, (now, background, assist));
-        let of_late = Spent {
-            background: background - background_then,
-            assist: assist.saturating_sub(assist_then),
-            running: turns.running(),
-        };
-        self.pacer.limiter().update(now - then, of_late);
+        if now >= told.at + LIMITER_EVERY {
+            let (background, assist) = (turns.background(), Duration::from_nanos(reports.assists_ns()));
+            let spent = Spent {
+                background: background - told.background,
+                assist: assist - told.assist,
+                running: turns.running(),
+            };
+            self.pacer.limiter().update(now - told.at, spent);
+            (told.at, told.background, told.assist) = (now, background, assist);
+        }
         !self.abandoned.load(Relaxed)
     }
 

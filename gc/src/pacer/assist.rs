@@ -4,9 +4,9 @@
 //! ratio = (expected work - work done) / (goal - live)
 //! ```
 //!
-//! so that both come to an end at once. If more is found than expected, the heap has grown: now all that was live when marking began is
-//! expected, and the goal moves away in proportion, so that the ratio stays as it is, as long as that is less than the next goal
-//! will be. Past the goal, the hard goal counts, and the worst case.
+//! so that both come to an end at once. If more is found than expected, the heap has grown: now all that was live when
+//! marking began is expected, and the goal moves away in proportion, so that the ratio stays as it is, as long as that
+//! is less than the next goal will be. Past the goal, the hard goal counts, and the worst case.
 
 use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
 
@@ -34,9 +34,10 @@ pub(super) struct Assist {
 }
 
 impl Assist {
+    /// `expected`: 0 if there is no last cycle to tell.
     pub fn begin(&self, live: u64, expected: u64, worst: u64) {
         self.began.store(live, Relaxed);
-        self.expected.store(expected, Relaxed);
+        self.expected.store(if expected == 0 { worst } else { expected }, Relaxed);
         self.worst.store(worst.max(expected), Relaxed);
         self.ratio.store(f64::MIN_POSITIVE.to_bits(), Relaxed);
     }
@@ -45,10 +46,18 @@ impl Assist {
         self.ratio.store(0, Relaxed);
     }
 
-    /// Not while marking begins or ends; several at a time leave one's result.
+    /// Several at a time leave one's result; one that is overtaken by the end leaves none.
     pub fn revise(&self, done: u64, live: u64, goal: u64, stretched: u64) {
-        if self.ratio.load(Relaxed) == 0 {
-            return;
+        if let Some(revised) = self.revised(done, live, goal, stretched) {
+            self.replace(revised);
+        }
+    }
+
+    /// The ratio's bits before and after.
+    pub(super) fn revised(&self, done: u64, live: u64, goal: u64, stretched: u64) -> Option<(u64, u64)> {
+        let before = self.ratio.load(Relaxed);
+        if before == 0 {
+            return None;
         }
         let [began, mut expected, worst] =
             [&self.began, &self.expected, &self.worst].map(|value| value.load(Relaxed));
@@ -64,7 +73,12 @@ impl Assist {
         }
         let work = expected.saturating_sub(done).max(LEAST_WORK);
         let bytes = goal.saturating_sub(live).max(LEAST_LEFT).max(goal / LEAST_LEFT_SHARE);
-        self.ratio.store((work as f64 / bytes as f64).max(f64::MIN_POSITIVE).to_bits(), Relaxed);
+        let ratio = (work as f64 / bytes as f64).max(f64::MIN_POSITIVE);
+        Some((before, ratio.to_bits()))
+    }
+
+    pub(super) fn replace(&self, (before, after): (u64, u64)) {
+        _ = self.ratio.compare_exchange(before, after, Relaxed, Relaxed);
     }
 
     #[inline]

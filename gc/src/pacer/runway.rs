@@ -1,15 +1,16 @@
 //! How many bytes the program allocates while one is marked: learnt, cycle by cycle.
 //!
 //! ```text
-//! program = running * elapsed - assist                    processor time, as it was
-//! ratio   = allocated / work                              as it was, and without assists:
-//!         * (background + assist) / max(background, share of all processors)
-//!         * (program + assist) / program
-//! runway  = the highest of the last ratios * expected work
+//! marking' = max(background, share of all processors)                      processor time without assists,
+//! program' = min(running, all processors - marking')                       as it will be
+//! marking  = background + assist                                           and as it was
+//! program  = min(running, all processors - background) - assist
+//! ratio    = allocated / work * (program' / program) / (marking' / marking)
+//! runway   = the highest of the last ratios * expected work
 //! ```
 //!
-//! Marking then takes a quarter of the processors and ends at the goal, and assists have nothing to do. (Go's cons/mark
-//! ratio, with the processors that were idle counted as what they were.)
+//! Marking then takes a quarter of the processors and ends at the goal, and assists have nothing to do. (Go's
+//! cons/mark ratio, with the processors that were idle counted as what they were.)
 
 use super::{BACKGROUND_SHARE, Cpus, Marking};
 
@@ -32,17 +33,15 @@ impl Runway {
         let [background, assist] = [marking.background, marking.assist].map(|time| time.as_secs_f64());
         let [allocated, work] = [marking.allocated, marking.work].map(|bytes| bytes.0 as f64);
         let all = f64::from(cpus.0) * elapsed;
-        let program = marking.running.min(f64::from(cpus.0)) * elapsed;
-        // Who ran beside the background workers had no more than they left.
-        let program = program.min(all - background) - assist;
+        let running = marking.running * elapsed;
         if allocated <= 0.0 || work <= 0.0 || elapsed <= 0.0 {
             return;
         }
-        // All the time in assists: as if a tenth had been left.
-        let program = program.max(assist / 9.0).max(elapsed / 1000.0);
-        let ratio = allocated / work * (background + assist) / background.max(BACKGROUND_SHARE * all)
-            * (program + assist)
-            / program;
+        let share = background.max(BACKGROUND_SHARE * all);
+        let beside = running.min(all - share).max(0.0);
+        // If all the time went into assists, as if a tenth had been left.
+        let program = (running.min(all - background) - assist).max(beside / 10.0).max(f64::MIN_POSITIVE);
+        let ratio = allocated / work * (beside / program) / (share / (background + assist));
         self.ratios[self.next] = ratio;
         self.next = (self.next + 1) % REMEMBERED;
     }
@@ -50,6 +49,6 @@ impl Runway {
     /// Bytes that are allocated while `work` are scanned; `None`: not known yet.
     pub fn bytes(&self, work: u64) -> Option<u64> {
         let highest = self.ratios.into_iter().fold(0.0, f64::max);
-        (highest > 0.0).then(|| (highest * work as f64) as u64)
+        (highest > 0.0).then_some((highest * work as f64).round() as u64)
     }
 }
