@@ -2,11 +2,13 @@
 # Builds the benchmarks for Besom and for each peer that is installed, runs them in turns, and prints one table: the
 # medians, and how many times as good Besom is as each peer.
 #
-#   tests/bench/run.sh [--markdown] [--into file] [--check] [trees|alloc|large|mark|threads|latency|instructions|statistics ...]
+#   tests/bench/run.sh [--markdown] [--into file] [--check] [name ...]
+#       of: trees alloc large mark threads latency instructions statistics
 #
-# Without names it runs all, in ten to fifteen minutes and the LATENCYTIME of 'latency'. --check says below the tables which of the bounds that
-# Besom is held to (tests/bench/bounds.awk) are met, and fails if one is not. --into puts the tables of what was run, as Markdown, in place
-# of those between '<!-- bench NAME -->' and '<!-- end -->' in the file, as in docs/performance.md.
+# Without names it runs all, in three quarters of an hour, of which 'latency' takes more than half. --check says below the
+# tables which of the bounds that Besom is held to (tests/bench/bounds.awk) are met, and fails if one is not. --into puts
+# the tables of what was run, as Markdown, in place of those between '<!-- bench NAME -->' and '<!-- end -->' in the file,
+# as in docs/performance.md.
 #
 #   N=5            runs of which the median is taken
 #   DEPTH=20       depth of the binary trees

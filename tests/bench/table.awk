@@ -4,7 +4,7 @@ function line(first, second,   i) {
         printf "| %s | %s |", first, second
         for (i = 1; i <= peers; i++) printf " %s |", text[i]
     } else {
-        printf "%-48s %-12s", first, second
+        printf "%-" width "s %-12s", first, second
         for (i = 1; i <= peers; i++) printf (i == 1 ? " %9s" : " %18s"), text[i]
     }
     print ""
@@ -12,6 +12,11 @@ function line(first, second,   i) {
 
 END {
     peers = split(columns, peer, " ")
+    width = 48
+    for (r = 1; r <= n; r++) {
+        split(rows[r], part, "|")
+        if (length(part[2]) > width) width = length(part[2])
+    }
     for (i = 1; i <= peers; i++) text[i] = peer[i]
     line("", "unit")
     if (markdown) {

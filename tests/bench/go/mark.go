@@ -86,13 +86,14 @@ func mark(shape, workers string, scale float64) {
 	objects, bytes := build(shape, scale)
 	debug.SetGCPercent(100)
 	runtime.GC()
-	took, marked := make([]float64, 7), markedNs()
+	took, marked, cpu := make([]float64, 7), markedNs(), cpuMs()
 	for i := range took {
 		start := time.Now()
 		runtime.GC()
 		took[i] = float64(time.Since(start).Nanoseconds())
 	}
-	marked = (markedNs() - marked) / float64(len(took))
+	// Go's figure is of the clock: where others took the processor, what the process had of it is nearer, sweeping and all.
+	marked = min(markedNs()-marked, (cpuMs()-cpu)*1e6) / float64(len(took))
 	sort.Float64s(took)
 	ns := took[len(took)/2]
 	name := shape + ", " + plural(count, "worker")
