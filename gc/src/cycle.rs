@@ -307,7 +307,7 @@ impl Collector {
         world.resume(stopped);
         let resumed = Instant::now();
         let pause = resumed - swept;
-        self.record_pause(pause);
+        self.record_pause(pause, pause);
         let times = Times { sweep: swept - begin, stop, marked: ended - swept, pause, start: Duration::ZERO };
         self.measures.cycle(cause, &marked, times, None);
         let cpu = self.cpu_ns.fetch_add(marked.cpu.as_nanos() as u64, Relaxed);
@@ -343,9 +343,11 @@ impl Collector {
         number
     }
 
-    fn record_pause(&self, pause: Duration) {
+    /// Takes down how long a cycle stopped the world, in sum and at most at a time.
+    fn record_pause(&self, sum: Duration, longest: Duration) {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.pauses.record(pause.as_nanos() as u64, unix.as_nanos() as u64);
+        let [sum, longest, unix] = [sum, longest, unix].map(|d| d.as_nanos() as u64);
+        self.pauses.record_stops(sum, longest, unix);
     }
 
     /// Credits what the mark queues have grown by, from `before`.

@@ -177,14 +177,17 @@ impl Heap {
     /// # Safety
     /// As for [`Self::collect`].
     pub(crate) unsafe fn collect_soon(&self, m: *mut Mutator, bytes: i64) {
-        if !self.collector.is_concurrent() || !self.driver.wake(self) {
+        if !self.collector.is_concurrent() || !self.driver.wake(self, bytes) {
             // SAFETY: the caller's promise.
             return unsafe { self.collect(m, Cause::Pace) };
         }
-        let shown = self.collector.timeline().begin();
-        while self.collector.is_due(bytes)
-            && self.collector.pacer().is_past_goal(bytes)
-            && self.driver.wake(self)
+        let (collector, shown) = (&self.collector, self.collector.timeline().begin());
+        let cycles = collector.cycles().0;
+        // Not for a second one: if one does not help, the goal is too low for what is to be allocated.
+        while collector.is_due(bytes)
+            && collector.pacer().is_past_goal(bytes)
+            && collector.cycles().0 == cycles
+            && self.driver.wake(self, bytes)
         {
             // SAFETY: as above.
             unsafe {
@@ -194,7 +197,7 @@ impl Heap {
                 self.scan_own_roots(m);
             }
         }
-        self.collector.timeline().end(shown, Kind::WaitForCycle, [0; 4]);
+        collector.timeline().end(shown, Kind::WaitForCycle, [0; 4]);
     }
 
     /// Pays what the mutator owes to marking, in work, or out of what the background has done.

@@ -245,10 +245,10 @@ impl Heap {
         own
     }
 
-    /// Runs a cycle on a thread that has no seat, unless somebody collects.
-    pub(crate) fn collect_unseated(&self) {
+    /// Runs a cycle on a thread that has no seat, if one is due before `bytes` more are allocated, and nobody collects.
+    pub(crate) fn collect_unseated(&self, bytes: i64) {
         if self.scheduler.begin_collection_unseated() {
-            if self.collector.is_due(0) {
+            if self.collector.is_due(bytes) {
                 self.collect_as(None, Cause::Pace);
             }
             self.scheduler.end_collection();

@@ -15,14 +15,15 @@ const TICK: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 struct State {
-    wanted: bool,
+    /// A cycle is wanted, before so many bytes are allocated.
+    wanted: Option<i64>,
     quit: bool,
     thread: Option<Thread>,
 }
 
 /// The driver of one heap; its thread is started at the first call of [`Driver::wake`].
 ///
-/// - `awake == state.wanted`, or a driver is about to make it so
+/// - `awake == state.wanted.is_some()`, or the driver is about to make it so
 #[derive(Default)]
 pub struct Driver {
     /// So that those who want a cycle that is wanted already pay one load.
@@ -37,8 +38,8 @@ impl Driver {
         Driver::default()
     }
 
-    /// Has a cycle begin soon, if one is due then. False: the system refuses a thread.
-    pub fn wake(&self, heap: &Heap) -> bool {
+    /// Has a cycle begin soon, if one is due then before `bytes` more are allocated. False: the system refuses a thread.
+    pub fn wake(&self, heap: &Heap, bytes: i64) -> bool {
         if self.awake.load(Relaxed) {
             return true;
         }
@@ -51,7 +52,7 @@ impl Driver {
                 return false;
             }
         }
-        state.wanted = true;
+        state.wanted = Some(bytes.max(state.wanted.unwrap_or(0)));
         self.awake.store(true, Relaxed);
         self.changed.notify_one();
         true
@@ -82,11 +83,11 @@ unsafe extern "C" fn run(arg: *mut c_void) -> *mut c_void {
         if state.quit {
             return std::ptr::null_mut();
         }
-        if state.wanted {
+        if let Some(bytes) = state.wanted {
             drop(state);
-            heap.collect_unseated();
+            heap.collect_unseated(bytes);
             state = lock(&driver.state);
-            state.wanted = false;
+            state.wanted = None;
             driver.awake.store(false, Relaxed);
         } else if heap.collector.pacer().limiter().limiting() {
             // It lets go with time; who waits for a cycle does not look at the clock.

@@ -248,7 +248,7 @@ const TABLE: &[Metric] = &[
     durations(
         c"besom/gc/pauses:nanoseconds",
         Timed::Pause,
-        c"The stop of each cycle, from the request until the world went on: the sum of its phases from stop to end.",
+        c"Stops of cycles, each from the request until the world went on. A cycle beside the program has two or more.",
     ),
     durations(
         c"besom/gc/phases/finish-sweep:nanoseconds",
@@ -258,19 +258,34 @@ const TABLE: &[Metric] = &[
     durations(
         c"besom/gc/phases/stop:nanoseconds",
         Timed::Stop,
-        c"Phase of a cycle: from the request of its stop until the world stood still.",
+        c"Phase of a cycle: from the request of its (last) stop until the world stood still.",
     ),
     durations(
         c"besom/gc/phases/flush:nanoseconds",
         Timed::Flush,
-        c"Phase of a cycle: the world stands still, caches are given back, with verify the heap is checked.",
+        c"Phase of a cycle: the world stands still, the rest of the caches is given back, with verify the heap is checked.",
     ),
-    durations(c"besom/gc/phases/roots:nanoseconds", Timed::Roots, c"Phase of a cycle: scanning roots."),
-    durations(c"besom/gc/phases/mark:nanoseconds", Timed::Mark, c"Phase of a cycle: marking what roots lead to."),
+    durations(c"besom/gc/phases/roots:nanoseconds", Timed::Roots, c"Phase of a cycle: scanning roots, beside the program or in the stop."),
+    durations(c"besom/gc/phases/mark:nanoseconds", Timed::Mark, c"Phase of a cycle: marking what roots lead to, beside the program or in the stop."),
     durations(
         c"besom/gc/phases/end:nanoseconds",
         Timed::End,
         c"Phase of a cycle: from the end of marking until the world went on, a second marking of verify included.",
+    ),
+    durations(
+        c"besom/gc/phases/start:nanoseconds",
+        Timed::Start,
+        c"Phase of a cycle beside the program: its stops before the last one, in which marking begins. In a stop-the-world heap 0.",
+    ),
+    durations(
+        c"besom/gc/phases/beside:nanoseconds",
+        Timed::Beside,
+        c"Of a cycle beside the program, the phases roots and mark, which are in no stop. In a stop-the-world heap 0.",
+    ),
+    durations(
+        c"besom/gc/assists:nanoseconds",
+        Timed::Assist,
+        c"Times that a thread marked before it was given memory, its waits for something to mark included.",
     ),
     counter(
         c"besom/cpu/gc:nanoseconds",

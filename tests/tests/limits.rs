@@ -410,7 +410,8 @@ fn bad_options_are_refused() {
     let good = Options::default();
     let bad = [
         Options { struct_size: good.struct_size - 8, ..good },
-        Options { mode: 1, ..good },
+        Options { mode: 2, ..good },
+        Options { mode: -1, ..good },
         Options { procs: 4097, ..good },
         Options { mark_workers: 257, ..good },
         Options { verify: 4, ..good },

@@ -86,7 +86,7 @@ impl Collector {
         self.count_work_bytes(work, stats);
         self.sample(heap);
         let pause = led.resumed - led.asked;
-        self.record_pause(pause + stops.total());
+        self.record_pause(pause + stops.total(), pause.max(stops.longest()));
         let times = Times {
             sweep: swept - begin,
             stop: led.stopped - led.asked,
