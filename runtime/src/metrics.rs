@@ -300,7 +300,7 @@ const TABLE: &[Metric] = &[
     counter(
         c"besom/cpu/gc/stop:nanoseconds",
         Source::Cycles(|t| t.stop_ns),
-        c"Collecting threads' time in stops beside marking: the phases stop, flush and end.",
+        c"Collecting threads' time in stops beside marking: the phases start, stop, flush and end.",
     ),
     counter(
         c"besom/cpu/gc/sweep:nanoseconds",

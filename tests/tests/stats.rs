@@ -1,6 +1,7 @@
 //! Statistics: every snapshot is consistent and none goes back, from a thread that is not attached, while others
 //! work; and exact once they are settled.
 
+use besom::options::STOP_THE_WORLD;
 use besom::{Heap, Kind, Mutator, Options, Stats};
 use besom_stats::sync::raw::{AtomicBool, AtomicU64, Ordering::*};
 use besom_tests::process::{abort_on_panic, number_from_env};
@@ -221,7 +222,8 @@ fn tiny_objects_are_counted_one_by_one_and_in_blocks() {
 
 #[test]
 fn pauses_and_goals_are_told() {
-    let heap = Heap::new(&precise()).expect("a heap");
+    let stopped = Options { mode: STOP_THE_WORLD, ..precise() };
+    let heap = Heap::new(&stopped).expect("a heap");
     let s = heap.stats();
     assert_eq!((s.alloc_count, s.cycles, s.pause_total_ns, s.in_heap, s.live_bytes), (0, 0, 0, 0, 0));
     assert_eq!(s.next_goal, 4 << 20);

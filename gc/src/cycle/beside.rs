@@ -80,7 +80,7 @@ impl Collector {
         });
         drop(background);
         let Some(mut led) = led else { return };
-        led.marked.cpu = cpu;
+        led.marked.cpu = cpu + Duration::from_nanos(self.marker.reports().assists_ns());
         led.marked.workers = workers;
         led.marked.roots += still;
         self.count_work_bytes(work, stats);
