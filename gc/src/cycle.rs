@@ -84,6 +84,10 @@ pub struct CycleRecord {
     pub start: Duration,
     /// From the request of the (last) stop to the stopped world.
     pub stop: Duration,
+    /// How long the world was stopped, in all.
+    pub pause: Duration,
+    /// Beside the program: from the last stop to the end of the flush in it.
+    pub flush: Duration,
     /// What marking found.
     pub marked: Marked,
     /// From the end of marking (beside the program, of the flush) to the resumed world.
@@ -320,6 +324,8 @@ impl Collector {
             sweep: swept - begin,
             start: Duration::ZERO,
             stop,
+            pause,
+            flush: Duration::ZERO,
             marked,
             end: resumed - ended,
             resume: resumed - ready,

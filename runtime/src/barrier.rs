@@ -164,7 +164,12 @@ impl Heap {
             if !Mutator::claim_scan(m) {
                 return Mutator::wait_for_scan(m);
             }
+            let state = Mutator::state(m);
+            // The VM's trace functions are called, and must not call back.
+            let inside = if state == ATTACHED { COLLECTING } else { state };
+            Mutator::set_state(m, inside);
             let bytes = self.as_guest(|visitor| (*m).visit_roots(visitor));
+            Mutator::set_state(m, state);
             Mutator::set_black(m);
             self.collector.marker().reports().scanned_roots(bytes);
             self.collector.timeline().end(began, Kind::OwnRoots, [bytes.0 as u64, 0, 0, 0]);

@@ -105,6 +105,8 @@ impl Collector {
             sweep: swept - begin,
             start: stops.total(),
             stop: led.stopped - led.asked,
+            pause: pause + stops.total(),
+            flush: led.flushed - led.stopped,
             marked: led.marked,
             end: led.resumed - led.flushed,
             resume: led.resumed - led.ready,

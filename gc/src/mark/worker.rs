@@ -615,11 +615,11 @@ fn starts_small(offset: usize, facts: ClassFacts) -> bool {
 }
 
 impl<'a> Worker<'a, true> {
-    /// A worker on a mutator's thread, for a while, with a block of the pool's. Waits for one if there is none: those who
-    /// mark give theirs back, and drop entries rather than wait.
+    /// A worker on a mutator's thread, for a while, with a block of the pool's. Waits for one if all are out, those that
+    /// are kept for guests, too: other guests give theirs back.
     pub(super) fn guest(heap: &'a SpanHeap, shapes: &'a Shapes, shared: &'a Shared) -> Self {
         let block = loop {
-            let block = shared.pool.take();
+            let block = shared.pool.take_for_guest();
             if !block.is_null() {
                 break block;
             }

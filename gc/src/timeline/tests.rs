@@ -227,6 +227,8 @@ fn cycle() -> CycleRecord {
         total: ns(2100),
         sweep: ns(100),
         start: ns(0),
+        pause: ns(0),
+        flush: ns(0),
         stop: ns(200),
         marked: Marked {
             live: Bytes(50),
