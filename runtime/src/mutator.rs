@@ -184,6 +184,16 @@ impl Mutator {
         unsafe { (*m).poll.load(Relaxed) != 0 }
     }
 
+    /// Whether stores take the slow path.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    #[inline(always)]
+    pub(crate) unsafe fn watched(m: *const Mutator) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).barrier.load(Relaxed) != 0 }
+    }
+
     /// Whether stores take the slow path from here on; while the thread does not run.
     ///
     /// # Safety

@@ -216,7 +216,10 @@ fn processor_time_is_no_more_than_was_used() {
     for n in 0..200_000 {
         let object = m.alloc(32, Kind::Values).expect("memory").as_ptr();
         // SAFETY: a word of the array, which is held.
-        unsafe { held.get().cast::<*mut u8>().add(n).write(object) };
+        unsafe {
+            let slot = held.get().cast::<u64>().add(n);
+            m.write(held.get(), slot, object.expose_provenance() as u64);
+        }
     }
     for _ in 0..20 {
         m.collect();
