@@ -202,7 +202,7 @@ impl Collector {
             };
             if self.config.verify_marks {
                 let reached =
-                    verify_marks(heap, &self.shapes, |visitor| world.visit_roots(&stopped, visitor));
+                    verify_marks(heap, &self.shapes, true, |visitor| world.visit_roots(&stopped, visitor));
                 if reached.is_none() {
                     print_line(format_args!("verify: no memory for the second marking; left out"));
                 }
