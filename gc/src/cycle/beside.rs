@@ -183,8 +183,9 @@ impl Collector {
             }
             let (asked, hold) = (Instant::now(), self.timeline.begin());
             let stopped = world.stop();
-            let stood = Instant::now();
+            let (stood, stands) = (Instant::now(), self.timeline.begin());
             if !lead.is_quiet() {
+                self.timeline.end_stop(stands, Kind::WorldStopped, Why::Mark);
                 world.resume(stopped);
                 self.timeline.end_stop(hold, Kind::Hold, Why::Mark);
                 stops.push(stood - asked, asked.elapsed());
