@@ -268,7 +268,11 @@ fn the_soft_limit_holds_on_a_busy_machine() {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| while !over.load(Relaxed) {});
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    std::hint::spin_loop()
+                }
+            });
         }
         let mut m = heap.attach().expect("attach");
         let head = m.handle(std::ptr::null_mut()).expect("a handle");
