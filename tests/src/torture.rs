@@ -35,6 +35,8 @@ pub enum Omit {
     HandleFree,
     /// Of freeing a handle on a thread that is not attached.
     HandleFreeElsewhere,
+    /// Of a slot in which an object is in a form that only the trace function knows: it is shown to no store.
+    Hidden,
     /// Of taking an object out of a slot in which another thread left it.
     Hub,
     // Weak references and ephemerons: what is got out of one is handed in, or it is null; a control for each goes here, and
@@ -42,7 +44,7 @@ pub enum Omit {
 }
 
 /// All that can be left out, with their names.
-pub const OMISSIONS: [(&str, Omit); 8] = [
+pub const OMISSIONS: [(&str, Omit); 9] = [
     ("write", Omit::Write),
     ("copy", Omit::Copy),
     ("range", Omit::Range),
@@ -50,6 +52,7 @@ pub const OMISSIONS: [(&str, Omit); 8] = [
     ("handle-set", Omit::HandleSet),
     ("handle-free", Omit::HandleFree),
     ("handle-free-elsewhere", Omit::HandleFreeElsewhere),
+    ("hidden", Omit::Hidden),
     ("hub", Omit::Hub),
 ];
 
@@ -100,14 +103,19 @@ fn word(address: usize, at: usize) -> &'static AtomicU64 {
     unsafe { AtomicU64::from_ptr(at) }
 }
 
-/// The trace function: a count, and so many plain pointers.
+/// Hides an address from everybody but the trace function; nothing stays nothing. And shows it again.
+fn hide(address: usize) -> usize {
+    if address == 0 { 0 } else { address ^ 0x5a5a_0000_0000_a5a0 }
+}
+
+/// The trace function: a count, and so many hidden pointers.
 ///
 /// # Safety
 /// Called by the collector only.
 pub unsafe extern "C" fn trace(tracer: *mut Tracer<'_>, object: *mut c_void, _: *mut c_void) {
     let address = object.expose_provenance();
     for at in 1..=word(address, 0).load(Acquire) as usize {
-        let edge = word(address, at).load(Acquire) as usize;
+        let edge = hide(word(address, at).load(Acquire) as usize);
         // SAFETY: the collector's promise.
         unsafe { (*tracer).trace(std::ptr::without_provenance(edge)) };
     }

@@ -126,10 +126,10 @@ impl<'g, 'h> Mover<'g, 'h> {
         let words = 1 + self.rng.below(SLOTS / 2 - 1);
         let (from, to) = (self.rng.below(SLOTS - words), self.rng.below(SLOTS - words));
         let values = |mover: &Self, n: usize, at: usize, into: usize| -> Vec<u64> {
-            let encoded = mover.places.is_encoded(into);
+            let form = mover.places.form(into);
             let value = |at| {
                 let held = mover.load(Place::Array(n, at)).map_or(0, |content| content.held());
-                if encoded { mover.ground.encode(held) } else { held as u64 }
+                form.value(mover.ground, held)
             };
             (at..at + words).map(value).collect()
         };
@@ -157,6 +157,9 @@ impl<'g, 'h> Mover<'g, 'h> {
         let array = &self.places.arrays[n];
         let (object, to) = (array.address, word(array.address, array.first + at).as_ptr());
         self.moves += words as u64;
+        for at in at..at + words {
+            self.places.show(self.ground, self.m.as_mut().expect("attached"), n, at);
+        }
         // SAFETY: words of an array that is this mover's, from words of the same or of a copy.
         unsafe {
             if self.ground.omit == Omit::Copy {

@@ -1,6 +1,6 @@
 //! The places of one mover, and the one store into each that is right.
 
-use super::{Content, Ground, LATE, MOVERS, Omit, PART, RANGE, word};
+use super::{Content, Ground, LATE, MOVERS, Omit, PART, RANGE, hide, word};
 use crate::c;
 use crate::rng::Rng;
 use besom::{HandleRef, Kind, Mutator};
@@ -28,12 +28,39 @@ pub(super) enum Place {
     Handle(usize),
 }
 
+/// In what form the slots of an array hold pointers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Plain,
+    /// The heap's encoding.
+    Encoded,
+    /// What only the trace function knows.
+    Hidden,
+}
+
+impl Form {
+    pub fn value(self, ground: &Ground<'_>, address: usize) -> u64 {
+        match self {
+            Form::Plain => address as u64,
+            Form::Encoded => ground.encode(address),
+            Form::Hidden => hide(address) as u64,
+        }
+    }
+
+    fn address(self, ground: &Ground<'_>, value: u64) -> usize {
+        match self {
+            Form::Plain => value as usize,
+            Form::Encoded => ground.decode(value),
+            Form::Hidden => hide(value as usize),
+        }
+    }
+}
+
 pub(super) struct Array {
     pub address: usize,
     /// The first slot's word.
     pub first: usize,
-    /// Slots hold values in the heap's encoding.
-    encoded: bool,
+    form: Form,
     _early: Option<HandleRef<'static>>,
 }
 
@@ -66,13 +93,13 @@ impl Places {
             words,
             top: Box::new(AtomicU64::new(end)),
         };
-        // Words, in what kind.
-        for (n, (words, kind)) in [
-            (SLOTS, Some(Kind::Values)),
-            (SLOTS + 1, Some(Kind::Traced)),
-            (SLOTS, None),
-            (40_000, Some(Kind::Values)),
-            (SLOTS, Some(Kind::Conservative)),
+        // Words, in what kind; none is a layout's.
+        for (n, (words, kind, form)) in [
+            (SLOTS, Some(Kind::Values), Form::Encoded),
+            (SLOTS, Some(Kind::Conservative), Form::Plain),
+            (SLOTS, None, Form::Plain),
+            (40_000, Some(Kind::Values), Form::Encoded),
+            (SLOTS + 1, Some(Kind::Traced), Form::Hidden),
         ]
         .into_iter()
         .enumerate()
@@ -98,7 +125,7 @@ impl Places {
                 // SAFETY: the handle is dropped with the mover, which the heap outlives.
                 Some(unsafe { std::mem::transmute::<HandleRef<'h>, HandleRef<'static>>(handle) })
             };
-            places.arrays.push(Array { address, first, encoded: kind == Some(Kind::Values), _early: early });
+            places.arrays.push(Array { address, first, form, _early: early });
             places.held.push([None; SLOTS]);
         }
         ground.add_range(places.own_word(0), PART);
@@ -160,7 +187,7 @@ impl Places {
             Place::Array(n, at) => {
                 let array = &self.arrays[n];
                 let word = word(array.address, array.first + at).load(Relaxed);
-                (n, if array.encoded { ground.decode(word) } else { word as usize })
+                (n, array.form.address(ground, word))
             }
             Place::Range(at) => (0, ground.decode(ground.words[self.range_word(at)].load(Relaxed))),
             Place::Own(at) => (0, ground.decode(ground.words[self.own_word(at)].load(Relaxed))),
@@ -197,7 +224,8 @@ impl Places {
             Place::Array(n, at) => {
                 self.held[n][at] = content;
                 let array = &self.arrays[n];
-                let value = if array.encoded { ground.encode(address) } else { address as u64 };
+                let value = array.form.value(ground, address);
+                self.show(ground, m, n, at);
                 write(ground, m, array.address, array.first + at, value, Omit::Write);
             }
             Place::Range(at) => {
@@ -234,8 +262,19 @@ impl Places {
         }
     }
 
-    pub fn is_encoded(&self, array: usize) -> bool {
-        self.arrays[array].encoded
+    pub fn form(&self, array: usize) -> Form {
+        self.arrays[array].form
+    }
+
+    /// Shows a barrier what a slot holds that is about to be overwritten, if it could not read it there.
+    pub fn show(&self, ground: &Ground<'_>, m: &mut Mutator<'_>, n: usize, at: usize) {
+        let array = &self.arrays[n];
+        if array.form == Form::Hidden && ground.omit != Omit::Hidden {
+            let value = word(array.address, array.first + at).load(Relaxed);
+            let mut shown = array.form.address(ground, value) as u64;
+            // SAFETY: a word of this function's.
+            unsafe { m.write(std::ptr::null(), &raw mut shown, 0) };
+        }
     }
 
     /// All of the stack.
