@@ -296,7 +296,8 @@ impl Collector {
         let ended = Instant::now();
         self.count_work_bytes(work, stats);
         if self.config.verify_marks {
-            let reached = verify_marks(heap, &self.shapes, |visitor| world.visit_roots(&stopped, visitor));
+            let reached =
+                verify_marks(heap, &self.shapes, false, |visitor| world.visit_roots(&stopped, visitor));
             if reached.is_none() {
                 print_line(format_args!("verify: no memory for the second marking; left out"));
             }

@@ -210,6 +210,7 @@ impl Measures {
 
     /// Takes down how long a mutator assisted.
     pub fn assisted(&self, time: Duration) {
+        let _totals = lock(&self.totals);
         self.record(Timed::Assist, time);
     }
 

@@ -82,6 +82,11 @@ pub struct CycleEnd {
     pub marking: Option<Marking>,
 }
 
+/// How far past the goal, or the one that a grown heap gets, mutators wait for the end of a cycle that they cannot help on.
+/// Higher: a memory limit is passed by more when the leader of the cycle is late. Lower: they wait where a little memory would
+/// have done.
+const WAIT_PAST: f64 = 1.02;
+
 /// The pacer of one heap: no clock, no threads.
 ///
 /// - `(goal, trigger, held, stretched) == inputs.lines()` whenever nobody holds `inputs`
@@ -158,6 +163,13 @@ impl Pacer {
     /// Whether `bytes` more pass the goal.
     pub fn is_past_goal(&self, bytes: i64) -> bool {
         self.live.load(Relaxed).saturating_add(bytes).max(0) as u64 >= self.goal()
+    }
+
+    /// Whether so much is allocated that mutators must wait for the end of a cycle beside the program if they cannot help
+    /// it on. What they owe does not hold them: near the end it is little, and what workers have done pays for much.
+    pub fn is_past_hard_goal(&self) -> bool {
+        let most = self.stretched.load(Relaxed) as f64 * WAIT_PAST;
+        self.live() as f64 > most && !self.limiter.limiting()
     }
 
     /// Begins marking beside the program; the world is stopped. The work that mutators need not do, as if background

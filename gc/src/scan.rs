@@ -37,6 +37,10 @@ pub trait Visitor {
     fn exact(&mut self, address: usize);
     /// Any word: a pointer if it lies in an allocated slot.
     fn any(&mut self, word: usize);
+    /// The same for a word of a native stack, which may have been left there by a call that is over.
+    fn stale(&mut self, word: usize) {
+        self.any(word);
+    }
     /// What is known of shapes, for ranges that a trace function names.
     fn shapes(&self) -> &Shapes;
 }

@@ -399,7 +399,12 @@ void *besom_new_array(besom_mutator *m, besom_layout element, size_t count);
  * of 64 words, which it marks when it is full (Yuasa's barrier: what was reachable when marking began is kept). */
 BESOM_INLINE void besom_write(besom_mutator *m, void *object, void *slot, void *value);
 
-/* *slot = value for a word in the heap's encoding, pointer or not. INLINE, cost as besom_write. */
+/* *slot = value for a word in the heap's encoding, pointer or not. INLINE, cost as besom_write.
+ *
+ * What a store overwrites is read as a plain pointer and in the heap's encoding. If a BESOM_TRACED object holds a pointer in
+ * a form that only the trace function knows, show it before it is overwritten, with no safepoint between:
+ *     void *shown = <the pointer in the slot>;
+ *     besom_write(m, NULL, &shown, NULL); */
 BESOM_INLINE void besom_write_value(besom_mutator *m, void *object, uint64_t *slot, uint64_t value);
 
 /* Copies words from `from` to `to`, a part of object; they may overlap. Each word is stored whole while objects are

@@ -232,13 +232,14 @@ impl Heap {
                 let debt = (*(*m).p).debt();
                 (*(*m).p).pay(reports.take_credit(Bytes(debt.max(0) as usize)).0 as i64);
                 let debt = (*(*m).p).debt();
-                if debt <= 0 {
+                let past = self.collector.pacer().is_past_hard_goal();
+                if debt <= 0 && !past {
                     break;
                 }
                 let done = self.assist_with(m, debt.max(ASSIST_LEAST));
                 marked += done;
                 (*(*m).p).pay(done);
-                if done != 0 || (*(*m).p).debt() <= DEBT_MOST {
+                if done != 0 || !(past || (*(*m).p).debt() > DEBT_MOST) {
                     break;
                 }
                 self.hand_in(m);

@@ -126,7 +126,10 @@ impl World for HeapWorld<'_> {
             };
             while let Some(seat) = self.heap.scheduler.claim_resting(claim) {
                 let m = self.heap.mutator(seat);
+                // What the thread did before it came to rest was before this, and what it does next is after.
+                acquire(self.heap);
                 bytes += (*m).visit_roots(visitor);
+                release(self.heap);
                 Mutator::set_black(m);
             }
             (bytes, self.rooted().all(|m| Mutator::is_black(m)))
@@ -157,6 +160,7 @@ impl Heap {
             if stops {
                 // Each its own, rather than all of them by the one who stops the world.
                 (*(*m).p).release(self.context());
+                release(self);
             }
             let kind = if stops { Kind::Stopped } else { Kind::WaitForP };
             let p = self.waiting(kind, || self.scheduler.safepoint(self, Seat((*m).seat)));

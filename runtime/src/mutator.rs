@@ -184,6 +184,16 @@ impl Mutator {
         unsafe { (*m).poll.load(Relaxed) != 0 }
     }
 
+    /// Whether stores take the slow path.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    #[inline(always)]
+    pub(crate) unsafe fn watched(m: *const Mutator) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).barrier.load(Relaxed) != 0 }
+    }
+
     /// Whether stores take the slow path from here on; while the thread does not run.
     ///
     /// # Safety
@@ -451,12 +461,12 @@ impl Mutator {
                 words += count;
             }
             if self.stack_base != 0 && Self::state(self) == BLOCKED {
-                scan_words(self.snapshot, self.snapshot_len, Kind::Conservative, &encoding, visitor);
+                (0..self.snapshot_len).for_each(|i| visitor.stale(self.snapshot.add(i).read()));
                 words += self.snapshot_len;
             } else if self.stack_base != 0 {
                 let (stack, count) = self.stack_words();
-                scan_words(self.registers.words.as_ptr(), 12, Kind::Conservative, &encoding, visitor);
-                scan_words(stack, count, Kind::Conservative, &encoding, visitor);
+                self.registers.words.into_iter().for_each(|word| visitor.stale(word));
+                (0..count).for_each(|i| visitor.stale(stack.add(i).read_volatile()));
                 words += count;
             }
             if let Some(function) = self.roots {

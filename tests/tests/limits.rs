@@ -3,6 +3,7 @@
 //! Figures of the process are read by several tests, so they run one at a time.
 
 use besom::{Error, Heap, Kind, Mutator, Options};
+use besom_stats::sync::raw::{AtomicBool, Ordering::Relaxed};
 use besom_stats::sync::{Mutex, MutexGuard};
 use besom_tests::process::{descriptors, mappings, resident, threads};
 use besom_tests::{c, model, rng::Rng};
@@ -256,6 +257,38 @@ fn the_soft_limit_collects_sooner() {
     assert_eq!(length(&head), 32 << 10);
     let cycles = heap.stats().cycles - s.cycles;
     assert!(cycles < 64, "{cycles} cycles while 32 MiB grew past a limit of 16 MiB");
+}
+
+/// The collector's threads are late then: they share processors with others.
+#[test]
+fn the_soft_limit_holds_on_a_busy_machine() {
+    let _alone = alone();
+    let limit = 48 * MIB;
+    let heap = Heap::new(&Options { gc_percent: 10_000, memory_limit: limit, ..precise() }).expect("a heap");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    std::hint::spin_loop()
+                }
+            });
+        }
+        let mut m = heap.attach().expect("attach");
+        let head = m.handle(std::ptr::null_mut()).expect("a handle");
+        for n in 0..1 << 20 {
+            let node = m.alloc(1024, Kind::Values).expect("memory");
+            if n < 8 << 10 {
+                // SAFETY: the first word of a new object.
+                unsafe { node.as_ptr().cast::<*mut u8>().write(head.get()) };
+                head.set(node.as_ptr());
+            }
+        }
+        over.store(true, Relaxed);
+        assert_eq!(length(&head), 8 << 10);
+    });
+    let s = heap.stats();
+    assert!(s.peak_footprint as usize <= limit * 21 / 20, "1 GiB of garbage beside 8 MiB: {s:?}");
 }
 
 #[test]

@@ -185,8 +185,9 @@ impl Collector {
             }
             let (asked, hold) = (Instant::now(), self.timeline.begin());
             let stopped = world.stop();
-            let stood = Instant::now();
+            let (stood, stands) = (Instant::now(), self.timeline.begin());
             if !lead.is_quiet() {
+                self.timeline.end_stop(stands, Kind::WorldStopped, Why::Mark);
                 world.resume(stopped);
                 self.timeline.end_stop(hold, Kind::Hold, Why::Mark);
                 stops.push(stood - asked, asked.elapsed());
@@ -204,7 +205,7 @@ impl Collector {
             };
             if self.config.verify_marks {
                 let reached =
-                    verify_marks(heap, &self.shapes, |visitor| world.visit_roots(&stopped, visitor));
+                    verify_marks(heap, &self.shapes, true, |visitor| world.visit_roots(&stopped, visitor));
                 if reached.is_none() {
                     print_line(format_args!("verify: no memory for the second marking; left out"));
                 }

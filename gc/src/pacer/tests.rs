@@ -248,6 +248,29 @@ fn the_limiter_ends_assists_and_holds_back_what_a_limit_asks_for() {
 }
 
 #[test]
+fn mutators_wait_a_little_past_the_goal_but_never_while_the_limiter_is_on() {
+    let pacer = Pacer::new(400, Bytes(48 << 20), Bytes(0), CPUS);
+    paced(&pacer);
+    pacer.begin_marking();
+    let goal = pacer.goal() as i64;
+    pacer.credit(goal - pacer.live() as i64);
+    assert!(pacer.is_past_goal(0) && !pacer.is_past_hard_goal());
+    pacer.credit(goal / 40);
+    assert!(pacer.is_past_hard_goal());
+    let second = Duration::from_secs(1);
+    pacer.limiter().update(second, Spent { assist: second * 4, running: 4.0, ..Spent::default() });
+    assert!(pacer.limiter().limiting() && !pacer.is_past_hard_goal());
+    // Without a limit, past what a heap that has grown may come to.
+    let pacer = Pacer::new(100, Bytes(0), Bytes(0), CPUS);
+    paced(&pacer);
+    pacer.begin_marking();
+    pacer.credit(pacer.goal() as i64 * 3 / 2 - pacer.live() as i64);
+    assert!(pacer.is_past_goal(0) && !pacer.is_past_hard_goal());
+    pacer.credit(pacer.goal() as i64);
+    assert!(pacer.is_past_hard_goal());
+}
+
+#[test]
 fn the_limiter_counts_what_the_program_could_use() {
     let tick = Duration::from_millis(10);
     let limits = |running: f64, background: f64, assist: f64| {

@@ -18,9 +18,20 @@ fn check(heap: &Heap, object: *const c_void, function: &str) {
     }
 }
 
+/// One store, watched; for `function`, of C or of the Rust face.
+///
 /// # Safety
-/// `m` must be the calling thread's, attached and not blocked; `slot` must be a writable, aligned word.
-unsafe fn store(heap: &Heap, m: *mut Mutator, slot: *mut c_void, value: u64) {
+/// `m` must be the calling thread's, attached and not blocked; `slot` must be a writable, aligned word of `object`, or of a
+/// root range if that is null.
+pub(crate) unsafe fn store(
+    heap: &Heap,
+    m: *mut Mutator,
+    object: *const c_void,
+    slot: *mut c_void,
+    value: u64,
+    function: &str,
+) {
+    check(heap, object, function);
     // SAFETY: the caller's promise.
     unsafe {
         let slot = &*slot.cast::<AtomicU64>();
@@ -44,8 +55,7 @@ pub unsafe extern "C" fn besom_write_slow(
     // SAFETY: the caller's promise.
     unsafe {
         let heap = heap_of(m, "besom_write");
-        check(heap, object, "besom_write");
-        store(heap, m, slot, value.expose_provenance() as u64);
+        store(heap, m, object, slot, value.expose_provenance() as u64, "besom_write");
     }
 }
 
@@ -63,8 +73,7 @@ pub unsafe extern "C" fn besom_write_value_slow(
     // SAFETY: the caller's promise.
     unsafe {
         let heap = heap_of(m, "besom_write_value");
-        check(heap, object, "besom_write_value");
-        store(heap, m, slot.cast(), value);
+        store(heap, m, object, slot.cast(), value, "besom_write_value");
     }
 }
 
@@ -96,8 +105,26 @@ pub unsafe extern "C" fn besom_write_range(
     // SAFETY: the caller's promise.
     unsafe {
         let heap = heap_of(m, "besom_write_range");
-        check(heap, object, "besom_write_range");
-        let (to, from) = (to.cast::<u64>(), from.cast::<u64>());
+        store_range(heap, m, object, to.cast(), from.cast(), words, "besom_write_range");
+    }
+}
+
+/// The same for a heap's own thread; for `function`, of C or of the Rust face.
+///
+/// # Safety
+/// As for [`besom_write_range`]; `m` must be the calling thread's, attached and not blocked.
+pub(crate) unsafe fn store_range(
+    heap: &Heap,
+    m: *mut Mutator,
+    object: *const c_void,
+    to: *mut u64,
+    from: *const u64,
+    words: usize,
+    function: &str,
+) {
+    check(heap, object, function);
+    // SAFETY: the caller's promise.
+    unsafe {
         if heap.collector.phase() == Phase::Idle {
             return std::ptr::copy(from, to, words);
         }
