@@ -313,9 +313,7 @@ impl Mutator {
         }
         // SAFETY: as above.
         if unsafe { Self::state(m) } == COLLECTING {
-            fatal(format_args!(
-                "{function}: called by a trace function or a visit"
-            ));
+            fatal(format_args!("{function}: called by a trace function or a visit"));
         }
         fatal(format_args!("{function}: mutator is blocked, between besom_block and besom_unblock"))
     }
