@@ -461,6 +461,12 @@ impl Scheduler {
         self.slice_is_over(&mut inner, house);
     }
 
+    /// Likewise: whoever rests has rested long enough. (What does not say so models rests without an end of their own.)
+    #[cfg(loom)]
+    pub fn let_rests_end(&self) {
+        self.resumed.notify_all();
+    }
+
     /// The first who waits has waited long enough, if anybody waits still. Whoever was given a P since he became the
     /// first would have been he, so all who run have had a slice.
     fn slice_is_over(&self, inner: &mut Inner, house: &impl House) {
@@ -664,7 +670,7 @@ fn wait_most<'a, T>(
     }
 }
 
-/// Waits; what passes of time is said by `Scheduler::let_slices_end`.
+/// Waits; what passes of time is said by `Scheduler::let_slices_end` and `let_rests_end`.
 #[cfg(loom)]
 fn wait_most<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>, _: Duration) -> (MutexGuard<'a, T>, bool) {
     (wait(condvar, guard), false)
