@@ -379,7 +379,7 @@ fn the_last_pointer_is_moved() {
 /// To and fro: the buffer is full once, and handed in by the store.
 #[test]
 fn the_last_pointer_is_moved_to_and_fro() {
-    model(2, || {
+    model(3, || {
         let (toy, _) = Toy::new(0);
         let mover = start(&toy, |toy| {
             let mut guest = toy.attach();
@@ -414,7 +414,7 @@ fn the_last_pointer_is_a_blocked_threads() {
 /// One moves it, the other moves it back, as soon as it is there.
 #[test]
 fn the_last_pointer_goes_from_thread_to_thread() {
-    model(2, || {
+    model(3, || {
         let (toy, _) = Toy::new(0);
         let movers = [(0, 1), (1, 0)].map(|(from, to)| {
             start(&toy, move |toy| {
@@ -433,7 +433,7 @@ fn the_last_pointer_goes_from_thread_to_thread() {
 /// Two share one P, which goes from one to the other while objects are marked.
 #[test]
 fn the_only_p_is_handed_over() {
-    model(2, || {
+    model(3, || {
         let (toy, _) = Toy::new(1);
         let mover = start(&toy, |toy| {
             let mut guest = toy.attach();
@@ -456,7 +456,7 @@ fn the_only_p_is_handed_over() {
 /// nothing.
 #[test]
 fn a_thread_polls_all_the_time() {
-    model(2, || {
+    model(3, || {
         let (toy, _) = Toy::new(0);
         let other = start(&toy, |toy| {
             let mut guest = toy.attach();
@@ -488,7 +488,7 @@ fn the_last_mutator_leaves() {
 /// Of two who run, one blocks and one leaves.
 #[test]
 fn one_blocks_and_one_leaves() {
-    model(2, || {
+    model(3, || {
         let (toy, _) = Toy::new(0);
         let blocker = start(&toy, |toy| {
             let mut guest = toy.attach();
@@ -511,7 +511,7 @@ fn one_blocks_and_one_leaves() {
 /// A mutator leads its own cycle, stepped aside; another wants one, too, and waits or leads the next.
 #[test]
 fn two_mutators_want_a_cycle() {
-    model(2, || {
+    model(3, || {
         let (toy, _) = Toy::new(0);
         let other = start(&toy, |toy| {
             let mut guest = toy.attach();
@@ -531,7 +531,7 @@ fn two_mutators_want_a_cycle() {
 /// A mutator's own cycle against that of `besom-gc`.
 #[test]
 fn a_mutator_wants_a_cycle_beside_the_drivers() {
-    model(2, || {
+    model(3, || {
         let (toy, _) = Toy::new(0);
         let other = start(&toy, |toy| {
             let mut guest = toy.attach();
@@ -549,7 +549,7 @@ fn a_mutator_wants_a_cycle_beside_the_drivers() {
 /// latest. What is earned is taken once.
 #[test]
 fn debtors_rest_until_there_is_credit_or_the_cycle_ends() {
-    model(2, || {
+    model(3, || {
         let (toy, _) = Toy::new(0);
         let debtors = [(); 2].map(|()| {
             start(&toy, |toy| {
