@@ -211,10 +211,9 @@ impl Toy {
 
     /// What the thread `besom-gc` does when a cycle is due.
     fn collect_unseated(&self) {
-        if self.scheduler.begin_collection_unseated() {
-            self.lead();
-            self.scheduler.end_collection();
-        }
+        self.scheduler.begin_collection_unseated();
+        self.lead();
+        self.scheduler.end_collection();
     }
 
     fn cycles(&self) -> usize {

@@ -23,6 +23,7 @@ pub mod options;
 pub mod overwritten;
 pub mod p_set;
 mod quarantine;
+pub mod requests;
 mod roots;
 pub mod scan_turn;
 pub mod scheduler;

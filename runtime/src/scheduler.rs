@@ -281,10 +281,13 @@ impl Scheduler {
         false
     }
 
-    /// The same for a thread that has no seat. False: somebody else was, and it does not wait.
-    pub fn begin_collection_unseated(&self) -> bool {
+    /// The same for a thread that has no seat: it waits until nobody else is the collector, and is it then.
+    pub fn begin_collection_unseated(&self) {
         let mut inner = lock(&self.inner);
-        !std::mem::replace(&mut inner.collecting, true)
+        while inner.collecting {
+            inner = wait(&self.resumed, inner);
+        }
+        inner.collecting = true;
     }
 
     /// The collector, who is Running, does not run from here on, and keeps its P: its stops do not wait for it.
