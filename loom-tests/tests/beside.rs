@@ -572,3 +572,42 @@ fn debtors_rest_until_there_is_credit_or_the_cycle_ends() {
         assert_eq!(paid + left, scanned, "credit is taken once");
     });
 }
+
+/// Who has come to the goal rests from before the cycle to its end, wakes at any moment because the time is over, and rests
+/// again.
+#[test]
+fn one_rests_at_the_goal() {
+    model(3, || {
+        let (toy, _) = Toy::new(0);
+        let other = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            guest.hold(0, TABLES[0]);
+            while toy.cycles() == 0 {
+                guest.rest();
+            }
+            guest.detach();
+        });
+        let clock = start(&toy, |toy| toy.scheduler.let_rests_end());
+        toy.collect_unseated();
+        other.join().unwrap();
+        clock.join().unwrap();
+    });
+}
+
+/// Who waited for the first cycle may wake in the second.
+#[test]
+fn a_cycle_follows_a_cycle() {
+    model(3, || {
+        let (toy, _) = Toy::new(0);
+        let other = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            guest.hold(0, TABLES[1]);
+            guest.collect();
+            guest.detach();
+        });
+        toy.collect_unseated();
+        toy.collect_unseated();
+        other.join().unwrap();
+        assert!(toy.cycles() > 1);
+    });
+}
