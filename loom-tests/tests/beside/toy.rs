@@ -16,6 +16,8 @@ pub const OBJECTS: usize = 5;
 /// The two tables, and what their slots lead to.
 pub const TABLES: [usize; 2] = [1, 2];
 pub const LAST: usize = 3;
+/// What only the last object leads to.
+const BEHIND: usize = 4;
 
 pub struct Toy {
     pub scheduler: Scheduler,
@@ -80,6 +82,7 @@ impl Toy {
             turns: raw::AtomicUsize::new(0),
         });
         toy.slots[TABLES[0]].store(LAST, Relaxed);
+        toy.slots[LAST].store(BEHIND, Relaxed);
         let mut own = toy.attach();
         own.hold(0, TABLES[0]);
         own.hold(1, TABLES[1]);
