@@ -26,7 +26,8 @@ fn the_last_pointer_is_moved_to_and_fro() {
         let mover = start(&toy, |toy| {
             let mut guest = toy.attach();
             guest.move_last(0, 1, Guest::safepoint);
-            guest.move_last(1, 0, Guest::safepoint);
+            guest.move_last(1, 0, |_| ());
+            guest.move_last(0, 1, |_| ());
             guest.safepoint();
             guest.detach();
         });

@@ -6,7 +6,8 @@
 //! and blocked before: its seat holds the roots of two tables.
 //!
 //! What is checked: a thread that runs has no grey roots, and nobody else looks at them; each seat that a cycle greys is
-//! scanned at most once; when a cycle ends, all that is reachable is marked.
+//! scanned at most once; after a handshake nobody runs on what he has seen before it; when a cycle ends, all that is reachable
+//! is marked.
 
 #![cfg(loom)]
 

@@ -30,6 +30,9 @@ pub struct Toy {
     rooted: [raw::AtomicBool; SEATS],
     scans: [raw::AtomicU32; SEATS],
     world: AccessCheck,
+    /// Touched by who runs and has seen that it is not `gone`; alone by the leader, after it said so and shook hands.
+    old: AccessCheck,
+    gone: raw::AtomicBool,
     /// Changes in a stopped world.
     marking: raw::AtomicBool,
     cycles: raw::AtomicUsize,
@@ -73,6 +76,8 @@ impl Toy {
             rooted: core::array::from_fn(|_| raw::AtomicBool::new(false)),
             scans: core::array::from_fn(|_| raw::AtomicU32::new(0)),
             world: AccessCheck::default(),
+            old: AccessCheck::default(),
+            gone: raw::AtomicBool::new(false),
             marking: raw::AtomicBool::new(false),
             cycles: raw::AtomicUsize::new(0),
             slots: core::array::from_fn(|_| AtomicUsize::new(0)),
@@ -167,7 +172,9 @@ impl Toy {
         }
         loop {
             self.drain();
+            self.gone.store(true, Relaxed);
             self.scheduler.handshake(self);
+            self.old.exclusive();
             if !self.is_quiet() {
                 continue;
             }
@@ -180,6 +187,7 @@ impl Toy {
         }
         self.verify();
         self.marking.store(false, Relaxed);
+        self.gone.store(false, Relaxed);
         self.scheduler.set_marking(false);
         self.cycles.fetch_add(1, Relaxed);
         self.scheduler.resume(self, None);
@@ -229,6 +237,9 @@ impl Guest<'_> {
     /// What a thread does while it runs.
     pub fn work(&self) {
         self.toy.world.shared();
+        if !self.toy.gone.load(Relaxed) {
+            self.toy.old.shared();
+        }
         self.toy.roots[self.n()].exclusive();
         assert!(!self.toy.is_marking() || self.toy.scan[self.n()].is_black(), "it runs with grey roots");
     }
