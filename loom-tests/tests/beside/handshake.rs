@@ -2,7 +2,7 @@
 
 use super::toy::{OBJECTS, TABLES, Toy};
 use besom_alloc_core::units::Bytes;
-use besom_loom_tests::{model, start};
+use besom_loom_tests::{Patience, model, start};
 use besom_stats::sync::{raw::Ordering::*, yield_now};
 
 /// Two share one P, which goes from one to the other while objects are marked.
@@ -185,5 +185,55 @@ fn a_cycle_follows_a_cycle() {
         toy.collect_unseated();
         other.join().unwrap();
         assert!(toy.cycles() > 1);
+    });
+}
+
+/// Neither stops nor handshakes wait for who is blocked, though he stays so.
+#[test]
+fn one_is_blocked_until_the_cycle_is_over() {
+    model(3, || {
+        let (toy, _) = Toy::new(0);
+        let other = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            guest.hold(0, TABLES[0]);
+            guest.block();
+            let patience = Patience::default();
+            while toy.cycles() == 0 {
+                patience.in_vain();
+                yield_now();
+            }
+            guest.unblock();
+            guest.detach();
+        });
+        toy.collect_unseated();
+        other.join().unwrap();
+    });
+}
+
+/// The only P stays with who polls, so that who waits for it does so until the cycle is over: the leader scans his roots.
+#[test]
+fn one_waits_for_a_p_until_the_cycle_is_over() {
+    model(3, || {
+        let (toy, _) = Toy::new(1);
+        let waiter = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            guest.hold(0, TABLES[0]);
+            guest.block();
+            guest.unblock();
+            guest.detach();
+        });
+        let other = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            let patience = Patience::default();
+            while toy.cycles() == 0 {
+                guest.safepoint();
+                patience.in_vain();
+                yield_now();
+            }
+            guest.detach();
+        });
+        toy.collect_unseated();
+        waiter.join().unwrap();
+        other.join().unwrap();
     });
 }
