@@ -6,7 +6,7 @@
 //! while others run; here no thread runs between the start of marking and the scan of its own roots.)
 
 use crate::heap::Heap;
-use crate::mutator::{ATTACHED, COLLECTING, Mutator, OVERWRITTEN_MOST};
+use crate::mutator::{ATTACHED, COLLECTING, Mutator};
 use crate::scheduler::Seat;
 use crate::status::Result;
 use besom_alloc_core::units::Bytes;
@@ -59,10 +59,7 @@ impl Heap {
         }
         // SAFETY: the caller's promise.
         unsafe {
-            let kept = &mut (*m).overwritten;
-            kept.words[kept.len] = word;
-            kept.len += 1;
-            if kept.len == OVERWRITTEN_MOST {
+            if (*m).overwritten.keep(word) {
                 self.hand_in(m);
             }
         }
@@ -76,7 +73,7 @@ impl Heap {
     pub(crate) unsafe fn hand_in(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
-            if (*m).overwritten.len != 0 {
+            if !(*m).overwritten.is_empty() {
                 self.hand_in_some(m);
             }
         }
@@ -88,8 +85,7 @@ impl Heap {
     unsafe fn hand_in_some(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         let kept = unsafe { &mut (*m).overwritten };
-        self.as_guest(|visitor| kept.words[..kept.len].iter().for_each(|&word| visitor.any(word)));
-        kept.len = 0;
+        self.as_guest(|visitor| kept.hand_in(|word| visitor.any(word)));
     }
 
     /// Marks what a range of words, which is about to be overwritten, leads to.

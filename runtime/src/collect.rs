@@ -249,14 +249,13 @@ impl Heap {
         own
     }
 
-    /// Runs a cycle on a thread that has no seat, if one is due before `bytes` more are allocated, and nobody collects.
+    /// Runs a cycle on a thread that has no seat, if one is due before `bytes` more are allocated once nobody else collects.
     pub(crate) fn collect_unseated(&self, bytes: i64) {
-        if self.scheduler.begin_collection_unseated() {
-            if self.collector.is_due(bytes) {
-                self.collect_as(None, Cause::Pace);
-            }
-            self.scheduler.end_collection();
+        self.scheduler.begin_collection_unseated();
+        if self.collector.is_due(bytes) {
+            self.collect_as(None, Cause::Pace);
         }
+        self.scheduler.end_collection();
     }
 
     /// Runs a cycle, which the caller has begun.

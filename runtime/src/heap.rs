@@ -324,10 +324,7 @@ impl House for Heap {
         // SAFETY: entries are mapped; these fields are atomic.
         unsafe {
             let m = self.mutator(seat);
-            if !Mutator::claim_scan(m) {
-                Mutator::wait_for_scan(m);
-            }
-            Mutator::set_black(m);
+            Mutator::leave_scan(m);
             Mutator::set_state(m, 0);
         }
     }

@@ -3,7 +3,9 @@
 use crate::cells::{Cell, NO_CELLS};
 use crate::heap::Heap;
 use crate::mcache::P;
+use crate::overwritten::Overwritten;
 use crate::quarantine;
+use crate::scan_turn::ScanTurn;
 use crate::scheduler::{POLL_STOP, Seat};
 use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::units::Bytes;
@@ -89,28 +91,11 @@ pub struct Mutator {
     roots_data: *mut c_void,
     /// An object that is not in the program's hands yet.
     pub(crate) newborn: usize,
-    /// Whose turn it is to scan the thread's roots in this cycle: [`GREY`], [`SCANNING`] or [`BLACK`].
-    scan: AtomicU32,
+    /// Whose turn it is to scan the thread's roots in this cycle.
+    scan: ScanTurn,
     /// What the thread overwrote while objects are marked, and the collector does not know yet. Empty unless it runs.
     pub(crate) overwritten: Overwritten,
 }
-
-/// Words that were overwritten.
-pub(crate) struct Overwritten {
-    pub len: usize,
-    pub words: [usize; OVERWRITTEN_MOST],
-}
-
-/// Words that are kept until they are handed in. Higher: the last handshake has more to mark. Lower: each store pays more of
-/// what handing in costs, some 100 ns.
-pub(crate) const OVERWRITTEN_MOST: usize = 64;
-
-/// The roots are to be scanned.
-const GREY: u32 = 0;
-/// Somebody scans them.
-const SCANNING: u32 = 1;
-/// They are scanned, or there is nothing to scan.
-const BLACK: u32 = 2;
 
 impl Mutator {
     /// Where the captured registers lie, for code that is not Rust.
@@ -147,8 +132,8 @@ impl Mutator {
             unwatch(&raw const (*m).poll);
             (*m).cells = NO_CELLS.as_ptr();
             (*m).barrier.store(u32::from(heap.watches_stores()), Relaxed);
-            (*m).scan.store(BLACK, Relaxed);
-            (*m).overwritten.len = 0;
+            (*m).scan.init();
+            (*m).overwritten.init();
             (*m).frames = std::ptr::null();
             (*m).heap = heap;
             (*m).p = std::ptr::null();
@@ -209,7 +194,7 @@ impl Mutator {
     /// See [`Self::polled`].
     pub(crate) unsafe fn set_grey(m: *const Mutator) {
         // SAFETY: the caller's promise.
-        unsafe { (*m).scan.store(GREY, Relaxed) };
+        unsafe { (*m).scan.set_grey() };
     }
 
     /// Whether they are scanned.
@@ -218,7 +203,7 @@ impl Mutator {
     /// See [`Self::polled`].
     pub(crate) unsafe fn is_black(m: *const Mutator) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { (*m).scan.load(Acquire) == BLACK }
+        unsafe { (*m).scan.is_black() }
     }
 
     /// Takes the right to scan them. One who gets it calls [`Self::set_black`].
@@ -227,7 +212,7 @@ impl Mutator {
     /// See [`Self::polled`].
     pub(crate) unsafe fn claim_scan(m: *const Mutator) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { (*m).scan.compare_exchange(GREY, SCANNING, Acquire, Relaxed).is_ok() }
+        unsafe { (*m).scan.claim() }
     }
 
     /// They are scanned.
@@ -236,18 +221,25 @@ impl Mutator {
     /// See [`Self::polled`].
     pub(crate) unsafe fn set_black(m: *const Mutator) {
         // SAFETY: the caller's promise.
-        unsafe { (*m).scan.store(BLACK, Release) };
+        unsafe { (*m).scan.set_black() };
     }
 
-    /// Waits until nobody scans them: the thread is about to run, or to leave.
+    /// Waits until nobody scans them: the thread is about to run.
     ///
     /// # Safety
     /// See [`Self::polled`].
     pub(crate) unsafe fn wait_for_scan(m: *const Mutator) {
         // SAFETY: the caller's promise.
-        while unsafe { (*m).scan.load(Acquire) } == SCANNING {
-            besom_stats::sync::yield_now();
-        }
+        unsafe { (*m).scan.wait() };
+    }
+
+    /// The thread leaves, and has no roots any more.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn leave_scan(m: *const Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).scan.leave() };
     }
 
     /// Whether the world is being stopped.
@@ -323,9 +315,7 @@ impl Mutator {
         }
         // SAFETY: as above.
         if unsafe { Self::state(m) } == COLLECTING {
-            fatal(format_args!(
-                "{function}: called by a trace function or a visit"
-            ));
+            fatal(format_args!("{function}: called by a trace function or a visit"));
         }
         fatal(format_args!("{function}: mutator is blocked, between besom_block and besom_unblock"))
     }

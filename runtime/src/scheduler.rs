@@ -281,10 +281,13 @@ impl Scheduler {
         false
     }
 
-    /// The same for a thread that has no seat. False: somebody else was, and it does not wait.
-    pub fn begin_collection_unseated(&self) -> bool {
+    /// The same for a thread that has no seat: it waits until nobody else is the collector, and is it then.
+    pub fn begin_collection_unseated(&self) {
         let mut inner = lock(&self.inner);
-        !std::mem::replace(&mut inner.collecting, true)
+        while inner.collecting {
+            inner = wait(&self.resumed, inner);
+        }
+        inner.collecting = true;
     }
 
     /// The collector, who is Running, does not run from here on, and keeps its P: its stops do not wait for it.
@@ -459,6 +462,12 @@ impl Scheduler {
     pub fn let_slices_end(&self, house: &impl House) {
         let mut inner = lock(&self.inner);
         self.slice_is_over(&mut inner, house);
+    }
+
+    /// Likewise: whoever rests has rested long enough. (What does not say so models rests without an end of their own.)
+    #[cfg(loom)]
+    pub fn let_rests_end(&self) {
+        self.resumed.notify_all();
     }
 
     /// The first who waits has waited long enough, if anybody waits still. Whoever was given a P since he became the
@@ -664,7 +673,7 @@ fn wait_most<'a, T>(
     }
 }
 
-/// Waits; what passes of time is said by `Scheduler::let_slices_end`.
+/// Waits; what passes of time is said by `Scheduler::let_slices_end` and `let_rests_end`.
 #[cfg(loom)]
 fn wait_most<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>, _: Duration) -> (MutexGuard<'a, T>, bool) {
     (wait(condvar, guard), false)

@@ -236,10 +236,10 @@ impl Lead<'_> {
         }
     }
 
-    /// Whether nobody marks, and nothing is grey. The order of the looks is that of `Termination`.
+    /// Whether nobody marks, and nothing is grey.
     pub fn is_quiet(&self) -> bool {
         let shared = &self.marker.shared;
-        shared.termination.is_quiet() && !shared.has_work(usize::MAX)
+        shared.termination.is_quiet(|| !shared.has_work(usize::MAX))
     }
 
     /// Marks what there is, with nobody else at work, in a stopped world.

@@ -1,7 +1,8 @@
 //! What those who mark beside the program have done, summed up while they go on; and the credit that this earns.
 
 use besom_alloc_core::units::Bytes;
-use besom_stats::sync::raw::{AtomicI64, AtomicU64, Ordering::*};
+use besom_stats::sync::AtomicI64;
+use besom_stats::sync::raw::{AtomicU64, Ordering::*};
 
 /// The reports of one cycle.
 ///
@@ -23,7 +24,7 @@ impl Default for Reports {
 
 impl Reports {
     /// Nothing is reported.
-    pub const fn new() -> Reports {
+    pub fn new() -> Reports {
         Reports {
             live: AtomicU64::new(0),
             work: AtomicU64::new(0),
