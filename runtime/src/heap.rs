@@ -8,6 +8,7 @@ use crate::options::Options;
 use crate::p_set::PSet;
 use crate::quarantine;
 use crate::roots::Roots;
+use crate::scavenger::Scavenger;
 use crate::scheduler::{House, PId, Refused, Scheduler, Seat};
 use crate::status::{Error, Result};
 use crate::sweeper::Sweeper;
@@ -46,6 +47,7 @@ pub struct Heap {
     pub(crate) handles: Handles,
     pub(crate) roots: Roots,
     pub(crate) sweeper: Sweeper,
+    pub(crate) scavenger: Scavenger,
     pub(crate) tiny_allocs: AtomicU64,
     mutators: ManuallyDrop<Mapping>,
     /// Room for what blocked threads hold, by seat.
@@ -103,6 +105,7 @@ impl Heap {
             handles: Handles::new(reserve)?,
             roots: Roots::new(),
             sweeper: Sweeper::new(),
+            scavenger: Scavenger::new(),
             tiny_allocs: AtomicU64::new(0),
             snapshots: Mutex::new(Vec::new()),
             seats_used: AtomicU32::new(0),
@@ -294,7 +297,9 @@ impl Heap {
 
 impl Drop for Heap {
     fn drop(&mut self) {
+        // The sweeper wakes the scavenger.
         self.sweeper.stop();
+        self.scavenger.stop();
         self.end_timeline();
         if !quarantine::keeps_mutators(self) {
             // SAFETY: the heap is going, and nobody uses it.

@@ -21,6 +21,7 @@ pub mod options;
 pub mod p_set;
 mod quarantine;
 mod roots;
+pub mod scavenger;
 pub mod scheduler;
 mod statistics;
 mod status;
