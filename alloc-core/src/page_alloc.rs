@@ -44,7 +44,7 @@ struct Chunk {
 /// - `summary(LEAF, c) == summarize(chunk(c).used)`, and every other summary is the merge of its eight
 /// - no page below `hint` is free
 /// - `releasable` == pages that are free and not scavenged
-/// - `releasing` == pages taken out to be given back, and not put back yet
+/// - `releasing` == pages taken out to be given back, and not put back yet; `releasing_ready` of them with memory
 /// - `pending` == pages that are used and scavenged
 /// - no page from chunk `top` on is free and not scavenged, except parts of larger pages of the system
 pub(crate) struct PageAlloc {
@@ -57,6 +57,7 @@ pub(crate) struct PageAlloc {
     hint: usize,
     releasable: usize,
     releasing: usize,
+    releasing_ready: usize,
     pending: usize,
     top: usize,
     /// Of the scavenge index, from 1.
@@ -85,6 +86,7 @@ impl PageAlloc {
             hint: 0,
             releasable: 0,
             releasing: 0,
+            releasing_ready: 0,
             pending: 0,
             top: 0,
             period: 1,

@@ -117,6 +117,7 @@ impl PageAlloc {
         let run = Releasing { start: page, pages: Pages(n), scavenged };
         self.releasable -= run.ready();
         self.releasing += n;
+        self.releasing_ready += run.ready();
         run
     }
 
@@ -137,6 +138,7 @@ impl PageAlloc {
         }
         self.update(chunk, chunk);
         self.releasing -= n;
+        self.releasing_ready -= ready;
         self.hint = self.hint.min(run.start.0 as usize);
         if worked {
             return Pages(ready);
@@ -149,6 +151,11 @@ impl PageAlloc {
     /// Pages on their way to the system.
     pub(crate) fn releasing(&self) -> Pages {
         Pages(self.releasing)
+    }
+
+    /// Those of them that have no memory.
+    pub(crate) fn releasing_scavenged(&self) -> Pages {
+        Pages(self.releasing - self.releasing_ready)
     }
 
     /// Begins a period of the scavenge index.

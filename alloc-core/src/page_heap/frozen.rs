@@ -43,8 +43,9 @@ impl<'h> FrozenPages<'h> {
         let Counted { chunks, used, scavenged } = self.pages.check();
         let grown = Pages(chunks * CHUNK_PAGES);
         let in_use = Pages(used.0 - self.pages.releasing().0);
-        let free = Pages(grown.0 - in_use.0 - scavenged.0);
-        (PageCounts { grown, in_use, free, released: scavenged }, self.heap.table_bytes(grown))
+        let released = Pages(scavenged.0 + self.pages.releasing_scavenged().0);
+        let free = Pages(grown.0 - in_use.0 - released.0);
+        (PageCounts { grown, in_use, free, released }, self.heap.table_bytes(grown))
     }
 
     /// Compares bitmaps and counts; what is left over is in the caches, and is returned. Aborts on the first equation that does
