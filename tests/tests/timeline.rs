@@ -112,6 +112,7 @@ fn recorded() -> Trace {
         let track = match (slice.name.as_str(), slice.category.as_str()) {
             ("world stopped", _) => "world stopped",
             ("sweep", _) => "besom-sweep",
+            ("scavenge", _) => "besom-scavenge",
             (_, "mark") => "besom-mark",
             _ => "mutator",
         };
