@@ -3,7 +3,7 @@
 //! It is woken when a cycle has ended and when sweeping has, and starts when there is first something to do. It gives
 //! back what is above the goal (`goal`), a run at a time, and sleeps so that it takes 1 % of one processor
 //! (`throttle`). What is or was dense in this period of the scavenge index is spared; a period is a cycle, or
-//! [`PERIOD`] without one. Nobody waits for it: see `page_heap`.
+//! a second without one. Nobody waits for it: see `page_heap`.
 
 mod goal;
 mod throttle;
