@@ -103,6 +103,8 @@ numbered! {
     Attach,
     /// Memory goes back to the system: bytes.
     Release,
+    /// The same in the background: bytes.
+    Scavenge,
     /// A sample: live bytes, the goal, the footprint. Not a slice.
     Heap,
 }

@@ -189,7 +189,8 @@ typedef struct besom_options {
                              * pass it collects, asks out_of_memory, and at last returns NULL; one that would pass it in
                              * an empty heap returns NULL at once.  default 0: none */
     size_t memory_limit;    /* bytes, soft, counted as heap_limit is: collect sooner, and give free memory back before more
-                             * is taken, to stay below; what is live may pass it.  default 0: none */
+                             * is taken, to stay below; what is live may pass it. From 95 % of it on free memory goes
+                             * back in the background too.  default 0: none */
     unsigned gc_percent;    /* growth over live bytes before the next cycle.
                              * default 100; 0: collect on request and at a limit only */
     unsigned procs;         /* Ps: how many attached threads run at once, at most BESOM_PROCS_MAX.
@@ -502,7 +503,8 @@ void besom_gc_percent_set(besom_heap *heap, unsigned percent);
 void besom_memory_limit_set(besom_heap *heap, size_t bytes);
 
 /* Gives the free pages back to the system now: they leave the resident set. Returns the bytes given back. Collect
- * first if what died lately should go too. */
+ * first if what died lately should go too. Without it a thread of the heap gives back what the next cycle is not
+ * expected to need, slowly: with 1 % of one processor, and what was in dense use lately a second later. */
 size_t besom_release_memory(besom_heap *heap);
 
 /* Visits every object that is allocated, in address order, with the world stopped and no cycle going on (it waits for one that

@@ -213,6 +213,7 @@ impl Heap {
     pub fn set_memory_limit(&self, limit: Bytes) {
         self.collector.pacer().set_memory_limit(limit);
         self.spans.pages().set_soft_limit(limit);
+        self.scavenger.wake(self);
     }
 
     /// Runs a cycle, or waits for another's or for a walk: false. After an own one for [`Cause::Forced`] or
@@ -261,6 +262,7 @@ impl Heap {
     /// Runs a cycle, which the caller has begun.
     fn collect_as(&self, seat: Option<Seat>, cause: Cause) {
         let stats = self.spans.stats().unattached();
+        let live_before = self.collector.pacer().live();
         self.collector.cycle(&self.spans, &HeapWorld { heap: self, seat, looks: None }, cause, stats);
         let limit = self.collector.pacer().memory_limit().0;
         let over = limit != 0 && self.spans.pages().footprint().0 > limit;
@@ -272,6 +274,7 @@ impl Heap {
         if over {
             self.release_pages(Bytes(self.spans.pages().footprint().0.saturating_sub(limit)));
         }
+        self.scavenger.cycle_ended(self, live_before);
     }
 
     /// Whether the caller collects from here on; if not, another did, and has finished.

@@ -9,6 +9,7 @@ use crate::options::{CONCURRENT, Options};
 use crate::p_set::PSet;
 use crate::quarantine;
 use crate::roots::Roots;
+use crate::scavenger::Scavenger;
 use crate::scheduler::{House, PId, Refused, Scheduler, Seat};
 use crate::status::{Error, Result};
 use crate::sweeper::Sweeper;
@@ -48,6 +49,7 @@ pub struct Heap {
     pub(crate) roots: Roots,
     pub(crate) sweeper: Sweeper,
     pub(crate) driver: Driver,
+    pub(crate) scavenger: Scavenger,
     pub(crate) tiny_allocs: AtomicU64,
     mutators: ManuallyDrop<Mapping>,
     /// Room for what blocked threads hold, by seat.
@@ -107,6 +109,7 @@ impl Heap {
             roots: Roots::new(),
             sweeper: Sweeper::new(),
             driver: Driver::new(),
+            scavenger: Scavenger::new(),
             tiny_allocs: AtomicU64::new(0),
             snapshots: Mutex::new(Vec::new()),
             seats_used: AtomicU32::new(0),
@@ -306,7 +309,9 @@ impl Drop for Heap {
     fn drop(&mut self) {
         self.collector.abandon();
         self.driver.stop();
+        // The sweeper wakes the scavenger.
         self.sweeper.stop();
+        self.scavenger.stop();
         self.end_timeline();
         if !quarantine::keeps_mutators(self) {
             // SAFETY: the heap is going, and nobody uses it.

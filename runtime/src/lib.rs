@@ -26,6 +26,7 @@ mod quarantine;
 pub mod requests;
 mod roots;
 pub mod scan_turn;
+pub mod scavenger;
 pub mod scheduler;
 mod statistics;
 mod status;

@@ -307,6 +307,16 @@ const TABLE: &[Metric] = &[
         Source::Cycles(|t| t.sweep_ns),
         c"Collecting threads' time for the phase finish-sweep.",
     ),
+    counter(
+        c"besom/cpu/scavenge:nanoseconds",
+        Source::Heap(|heap| heap.scavenger.cpu().as_nanos() as u64),
+        c"Processor time of the thread that gives free memory back in the background.",
+    ),
+    counter(
+        c"besom/scavenge/background:bytes",
+        Source::Heap(|heap| heap.scavenger.released().0 as u64),
+        c"Memory that this thread gave back to the system.",
+    ),
     // ---- Sweeping. What is due is read after what was swept of it: it is never less.
     counter(
         c"besom/sweep/background:pages",

@@ -598,11 +598,15 @@ static const char *json_member(const char *text, const char *name, const char *m
 static void texts_are_well_formed(void)
 {
     besom_mutator *m;
-    besom_heap *heap = check_heap(NULL, &m);
+    besom_options o;
+    besom_heap *heap;
     besom_metric_value *values = batch_new();
     char *text, sample[256];
     const char *end;
     size_t i, n;
+    besom_options_init(&o);
+    o.gc_percent = 0; /* nothing goes back in the background between two readings */
+    heap = check_heap(&o, &m);
     for (i = 0; i < 20000; i++) (void)besom_alloc(m, i % 3000, (besom_kind)(i % 4));
     (void)besom_alloc(m, 5000000, BESOM_NOSCAN);
     for (i = 0; i < 5; i++) CHECK_OK(besom_collect(m));

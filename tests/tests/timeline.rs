@@ -130,6 +130,7 @@ fn recorded(mode: i32) -> Trace {
             ("world stopped", _) => "world stopped",
             ("sweep", _) => "besom-sweep",
             ("mark", "mark") => "besom-mark",
+            ("scavenge", _) => "besom-scavenge",
             _ => "mutator",
         };
         assert_eq!(trace.names[&slice.tid], track, "{slice:?}");
