@@ -271,8 +271,7 @@ void boot_ports(vm *v) {
     if (BESOM_LAYOUT(heap, &port_layout, struct port, buffer) != BESOM_OK) abort();
     for (int i = 0; i < 3; i++) {
         Value port = hold(v, port_new(v, i, standard[i].input, false, standard[i].name, NIL)), p = make_object(v, T_PARAMETER, 2, port);
-        global_set(v, standard[i].global, p); Value s = symbol(v, standard[i].name);
-        FIELD(globals[standard[i].global], 1) = FALSE; store(v, s, &SYMBOL(s)->value, globals[standard[i].global]);
-        v->sp--;
+        FIELD(p, 1) = FALSE, global_set(v, standard[i].global, p); Value s = symbol(v, standard[i].name);
+        store(v, s, &SYMBOL(s)->value, globals[standard[i].global]); v->sp--;
     }
 }
