@@ -6,10 +6,10 @@ mod beside;
 use crate::layout::Layouts;
 use crate::mark::{Marked, Marker};
 use crate::measures::{Measures, Times};
-use crate::pacer::{Cpus, CycleEnd, Pacer};
+use crate::pacer::{Cpus, CycleEnd, Marking, Pacer};
 use crate::phase::{Phase, PhaseCell};
-use crate::scan::{Encoding, Shapes, TraceFn};
-use crate::timeline::{Gathered, Kind, Timeline};
+use crate::scan::{Encoding, Shapes, TraceFn, Visitor};
+use crate::timeline::{Began, Gathered, Kind, Timeline};
 use crate::trace_log;
 use crate::verify::verify_marks;
 use crate::world::World;
@@ -295,17 +295,8 @@ impl Collector {
         });
         let ended = Instant::now();
         self.count_work_bytes(work, stats);
-        if self.config.verify_marks {
-            let reached =
-                verify_marks(heap, &self.shapes, false, |visitor| world.visit_roots(&stopped, visitor));
-            if reached.is_none() {
-                print_line(format_args!("verify: no memory for the second marking; left out"));
-            }
-        }
-        heap.advance_generation(&stopped);
-        self.measures.sweep_due(heap.pages().in_use());
-        self.pacer.end_cycle(self.cycle_end(heap, &marked));
-        let number = self.count(cause);
+        self.verify(heap, world, &stopped);
+        let number = self.conclude(heap, &stopped, cause, &marked, None);
         drop(background);
         self.sample(heap);
         let ready = Instant::now();
@@ -334,14 +325,40 @@ impl Collector {
             goal: self.pacer.goal(),
             beside: None,
         };
-        self.timeline.cycle(shown, &record);
+        self.tell(shown, &record);
+    }
+
+    /// Shows a cycle that has ended in the timeline and in the trace.
+    fn tell(&self, shown: Option<Began>, record: &CycleRecord) {
+        self.timeline.cycle(shown, record);
         if self.config.gc_trace {
-            trace_log::print(self.id, self.config.cpus, &record);
+            trace_log::print(self.id, self.config.cpus, record);
         }
     }
 
-    /// Counts a cycle; its number.
-    fn count(&self, cause: Cause) -> u64 {
+    /// Has a second marker check the first, if asked for.
+    fn verify(&self, heap: &SpanHeap, world: &impl World, stopped: &Stopped<'_>) {
+        if !self.config.verify_marks {
+            return;
+        }
+        let roots = |visitor: &mut dyn Visitor| world.visit_roots(stopped, visitor);
+        if verify_marks(heap, &self.shapes, self.config.concurrent, roots).is_none() {
+            print_line(format_args!("verify: no memory for the second marking; left out"));
+        }
+    }
+
+    /// Makes everything unswept, sets the next goal, and counts the cycle; its number.
+    fn conclude(
+        &self,
+        heap: &SpanHeap,
+        stopped: &Stopped<'_>,
+        cause: Cause,
+        marked: &Marked,
+        marking: Option<Marking>,
+    ) -> u64 {
+        heap.advance_generation(stopped);
+        self.measures.sweep_due(heap.pages().in_use());
+        self.pacer.end_cycle(self.cycle_end(heap, marked, marking));
         let number = self.cycles.load(Relaxed) + 1;
         self.cycles.store(number, Relaxed);
         if cause == Cause::Forced {
@@ -354,7 +371,7 @@ impl Collector {
     fn record_pause(&self, sum: Duration, longest: Duration) {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let [sum, longest, unix] = [sum, longest, unix].map(|d| d.as_nanos() as u64);
-        self.pauses.record_stops(sum, longest, unix);
+        self.pauses.record(sum, longest, unix);
     }
 
     /// Credits what the mark queues have grown by, from `before`.
@@ -366,7 +383,7 @@ impl Collector {
         guard.in_work_bufs(grown);
     }
 
-    fn cycle_end(&self, heap: &SpanHeap, marked: &Marked) -> CycleEnd {
+    fn cycle_end(&self, heap: &SpanHeap, marked: &Marked, marking: Option<Marking>) -> CycleEnd {
         let pages = heap.pages();
         let free = pages.free_pages().bytes().0;
         let held = pages.footprint().0.saturating_sub(free);
@@ -378,7 +395,7 @@ impl Collector {
             pages: pages.in_use(),
             overhead: Bytes(overhead),
             hard_limit: self.config.hard_limit,
-            marking: None,
+            marking,
         }
     }
 

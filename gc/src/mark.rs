@@ -129,13 +129,6 @@ impl Marker {
         }
     }
 
-    /// Likewise before a cycle beside the program.
-    pub fn prepare_beside(&self, last_live: Bytes) {
-        if self.deques.len() > 1 && last_live >= PARALLEL_FROM {
-            self.gang.ensure_started();
-        }
-    }
-
     /// Marks everything that `roots` shows and what that reaches.
     pub fn mark(
         &self,

@@ -147,13 +147,7 @@ impl Pacer {
         self.live.fetch_add(bytes, Relaxed);
     }
 
-    /// Whether a collection is due, if none runs.
-    #[inline]
-    pub fn due(&self) -> bool {
-        self.due_with(0)
-    }
-
-    /// Whether one is due before `bytes` more are allocated.
+    /// Whether a collection is due before `bytes` more are allocated, if none runs.
     #[inline]
     pub fn due_with(&self, bytes: i64) -> bool {
         let live = self.live.load(Relaxed).saturating_add(bytes).max(0) as u64;

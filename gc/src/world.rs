@@ -25,8 +25,8 @@ pub trait World {
     /// It ends: stores are watched no more.
     fn end_marking(&self, stopped: &Stopped<'_>);
 
-    /// Shows the roots that only a stop holds still; the bytes.
-    fn visit_still_roots(&self, stopped: &Stopped<'_>, visitor: &mut dyn Visitor) -> Bytes;
+    /// Shows the roots that only a stop holds still. Nobody knows their bytes.
+    fn visit_still_roots(&self, stopped: &Stopped<'_>, visitor: &mut dyn Visitor);
 
     /// While marking, shows the roots that belong to no mutator, as they were when it began; the bytes.
     fn visit_shared_roots(&self, visitor: &mut dyn Visitor) -> Bytes;

@@ -365,13 +365,13 @@ fn a_stopped_read_beside_unattached_threads() {
 fn the_pause_log_shows_no_half_pause() {
     model(3, || {
         let log = Arc::new(PauseLog::new());
-        log.record(1, 101);
+        log.record(1, 1, 101);
         let writer = {
             let log = Arc::clone(&log);
             // The second of these overwrites the first pause.
             thread::spawn(move || {
-                log.record(2, 102);
-                log.record(3, 103);
+                log.record(2, 2, 102);
+                log.record(3, 3, 103);
             })
         };
         let count = log.count();

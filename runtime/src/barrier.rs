@@ -144,7 +144,7 @@ impl Heap {
     pub(crate) unsafe fn scan_own_roots(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
-            if self.collector.phase() == Phase::Marking && !Mutator::is_black(m) {
+            if self.collector.phase() == Phase::Marking && !Mutator::scan(m).is_black() {
                 self.scan_roots_of(m);
             }
         }
@@ -157,8 +157,8 @@ impl Heap {
         let began = self.collector.timeline().begin();
         // SAFETY: the caller's promise.
         unsafe {
-            if !Mutator::claim_scan(m) {
-                return Mutator::wait_for_scan(m);
+            if !Mutator::scan(m).claim() {
+                return Mutator::scan(m).wait();
             }
             let state = Mutator::state(m);
             // The VM's trace functions are called, and must not call back.
@@ -166,9 +166,34 @@ impl Heap {
             Mutator::set_state(m, inside);
             let bytes = self.as_guest(|visitor| (*m).visit_roots(visitor));
             Mutator::set_state(m, state);
-            Mutator::set_black(m);
+            Mutator::scan(m).set_black();
             self.collector.marker().reports().scanned_roots(bytes);
             self.collector.timeline().end(began, Kind::OwnRoots, [bytes.0 as u64, 0, 0, 0]);
+        }
+    }
+
+    /// The mutator runs again, on the P that it had: what a cycle wants of it first.
+    ///
+    /// # Safety
+    /// As for [`Self::scan_own_roots`].
+    pub(crate) unsafe fn come_back(&self, m: *mut Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*(*m).p).check_generation(self.context());
+            self.scan_own_roots(m);
+        }
+    }
+
+    /// Waits for a moment; stops do not wait for the mutator meanwhile.
+    ///
+    /// # Safety
+    /// As for [`Self::collect`].
+    unsafe fn rest(&self, m: *mut Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.hand_in(m);
+            self.scheduler.rest(Seat((*m).seat), WAIT);
+            self.come_back(m);
         }
     }
 
@@ -191,12 +216,7 @@ impl Heap {
             && self.driver.wake(self, bytes)
         {
             // SAFETY: as above.
-            unsafe {
-                self.hand_in(m);
-                self.scheduler.rest(Seat((*m).seat), WAIT);
-                (*(*m).p).check_generation(self.context());
-                self.scan_own_roots(m);
-            }
+            unsafe { self.rest(m) };
         }
         collector.timeline().end(shown, Kind::WaitForCycle, [0; 4]);
     }
@@ -238,10 +258,7 @@ impl Heap {
                 if done != 0 || !(past || (*(*m).p).debt() > DEBT_MOST) {
                     break;
                 }
-                self.hand_in(m);
-                self.scheduler.rest(Seat((*m).seat), WAIT);
-                (*(*m).p).check_generation(self.context());
-                self.scan_own_roots(m);
+                self.rest(m);
             }
         }
         if marked != 0 {

@@ -77,7 +77,8 @@ impl World for HeapWorld<'_> {
                 }
             }
         }
-        bytes + self.visit_still_roots(stopped, visitor)
+        self.visit_still_roots(stopped, visitor);
+        bytes
     }
 
     fn begin_marking(&self, _: &Stopped<'_>) {
@@ -88,7 +89,7 @@ impl World for HeapWorld<'_> {
         for m in self.rooted() {
             // SAFETY: the world is stopped.
             unsafe {
-                Mutator::set_grey(m);
+                Mutator::scan(m).set_grey();
                 Mutator::watch_stores(m, true);
             }
         }
@@ -102,13 +103,12 @@ impl World for HeapWorld<'_> {
         }
     }
 
-    fn visit_still_roots(&self, _: &Stopped<'_>, visitor: &mut dyn Visitor) -> Bytes {
+    fn visit_still_roots(&self, _: &Stopped<'_>, visitor: &mut dyn Visitor) {
         if let Some(roots) = self.heap.options.roots {
             let mut tracer = Tracer::new(visitor);
             // SAFETY: the VM's function with the VM's data.
             outside(|| unsafe { roots(&mut tracer, std::ptr::null_mut(), self.heap.options.data) });
         }
-        Bytes(0)
     }
 
     fn visit_shared_roots(&self, visitor: &mut dyn Visitor) -> Bytes {
@@ -122,7 +122,7 @@ impl World for HeapWorld<'_> {
         unsafe {
             let claim = |seat| {
                 let m = self.heap.mutator(seat);
-                Mutator::state(m) != 0 && Mutator::claim_scan(m)
+                Mutator::state(m) != 0 && Mutator::scan(m).claim()
             };
             while let Some(seat) = self.heap.scheduler.claim_resting(claim) {
                 let m = self.heap.mutator(seat);
@@ -130,9 +130,9 @@ impl World for HeapWorld<'_> {
                 acquire(self.heap);
                 bytes += (*m).visit_roots(visitor);
                 release(self.heap);
-                Mutator::set_black(m);
+                Mutator::scan(m).set_black();
             }
-            (bytes, self.rooted().all(|m| Mutator::is_black(m)))
+            (bytes, self.rooted().all(|m| Mutator::scan(m).is_black()))
         }
     }
 
@@ -243,10 +243,7 @@ impl Heap {
             self.scheduler.end_collection();
         }
         // SAFETY: the thread runs again, on the P that it had.
-        unsafe {
-            (*(*m).p).check_generation(self.context());
-            self.scan_own_roots(m);
-        }
+        unsafe { self.come_back(m) };
         own
     }
 
@@ -337,10 +334,7 @@ impl Heap {
         unsafe { self.hand_in(m) };
         while !self.begin_collection(seat) {
             // SAFETY: the thread runs again, on the P that it had.
-            unsafe {
-                (*(*m).p).check_generation(self.context());
-                self.scan_own_roots(m);
-            }
+            unsafe { self.come_back(m) };
         }
         before();
         let looks = Some(Mutex::new((Instant::now(), Duration::ZERO)));

@@ -329,7 +329,7 @@ impl House for Heap {
         // SAFETY: entries are mapped; these fields are atomic.
         unsafe {
             let m = self.mutator(seat);
-            Mutator::leave_scan(m);
+            Mutator::scan(m).leave();
             Mutator::set_state(m, 0);
         }
     }

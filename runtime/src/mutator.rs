@@ -188,58 +188,13 @@ impl Mutator {
         unsafe { (*m).barrier.store(u32::from(watched), Relaxed) };
     }
 
-    /// The thread's roots are to be scanned; while it does not run.
+    /// Whose turn it is to scan the thread's roots.
     ///
     /// # Safety
     /// See [`Self::polled`].
-    pub(crate) unsafe fn set_grey(m: *const Mutator) {
-        // SAFETY: the caller's promise.
-        unsafe { (*m).scan.set_grey() };
-    }
-
-    /// Whether they are scanned.
-    ///
-    /// # Safety
-    /// See [`Self::polled`].
-    pub(crate) unsafe fn is_black(m: *const Mutator) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { (*m).scan.is_black() }
-    }
-
-    /// Takes the right to scan them. One who gets it calls [`Self::set_black`].
-    ///
-    /// # Safety
-    /// See [`Self::polled`].
-    pub(crate) unsafe fn claim_scan(m: *const Mutator) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { (*m).scan.claim() }
-    }
-
-    /// They are scanned.
-    ///
-    /// # Safety
-    /// See [`Self::polled`].
-    pub(crate) unsafe fn set_black(m: *const Mutator) {
-        // SAFETY: the caller's promise.
-        unsafe { (*m).scan.set_black() };
-    }
-
-    /// Waits until nobody scans them: the thread is about to run.
-    ///
-    /// # Safety
-    /// See [`Self::polled`].
-    pub(crate) unsafe fn wait_for_scan(m: *const Mutator) {
-        // SAFETY: the caller's promise.
-        unsafe { (*m).scan.wait() };
-    }
-
-    /// The thread leaves, and has no roots any more.
-    ///
-    /// # Safety
-    /// See [`Self::polled`].
-    pub(crate) unsafe fn leave_scan(m: *const Mutator) {
-        // SAFETY: the caller's promise.
-        unsafe { (*m).scan.leave() };
+    pub(crate) unsafe fn scan<'h>(m: *const Mutator) -> &'h ScanTurn {
+        // SAFETY: the caller's promise; it is one atomic.
+        unsafe { &(*m).scan }
     }
 
     /// Whether the world is being stopped.

@@ -294,8 +294,8 @@ mod tests {
             cpu_ns: 100,
         };
         let pauses = PauseLog::new();
-        pauses.record(5, 1005);
-        pauses.record(6, 1006);
+        pauses.record(5, 5, 1005);
+        pauses.record(6, 6, 1006);
         MemStats::derive(&ring, &beside, &pauses, size)
     }
 
@@ -322,7 +322,7 @@ mod tests {
     fn the_ring_of_pauses_wraps_where_cycles_say() {
         let pauses = PauseLog::new();
         let n = PAUSES as u64 + 3;
-        (0..n).for_each(|i| pauses.record(i, 1000 + i));
+        (0..n).for_each(|i| pauses.record(i, i, 1000 + i));
         let beside = Beside {
             system: SystemBytes::default(),
             tiny_allocs: 0,

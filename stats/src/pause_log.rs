@@ -60,13 +60,8 @@ impl PauseLog {
         }
     }
 
-    /// Records a pause of `ns` nanoseconds, in one stop, that ended at `end_unix_ns`.
-    pub fn record(&self, ns: u64, end_unix_ns: u64) {
-        self.record_stops(ns, ns, end_unix_ns);
-    }
-
-    /// Records the pause of a cycle that stopped more than once: `ns` in sum, and the longest stop of them.
-    pub fn record_stops(&self, ns: u64, longest: u64, end_unix_ns: u64) {
+    /// Records a pause that ended at `end_unix_ns`: `ns` nanoseconds in sum over its stops, and the longest of them.
+    pub fn record(&self, ns: u64, longest: u64, end_unix_ns: u64) {
         let mut next = lock(&self.next);
         let number = *next;
         *next += 1;
@@ -136,7 +131,7 @@ mod tests {
         let log = PauseLog::new();
         assert_eq!((log.count(), log.total_ns(), log.max_ns(), log.last()), (0, 0, 0, None));
         for (ns, end) in [(30, 100), (70, 200), (50, 300)] {
-            log.record(ns, end);
+            log.record(ns, ns, end);
         }
         assert_eq!((log.count(), log.total_ns(), log.max_ns()), (3, 150, 70));
         let recent: Vec<_> = log.recent().map(|p| (p.ns, p.end_unix_ns)).collect();
@@ -149,7 +144,7 @@ mod tests {
         let log = PauseLog::new();
         let n = PAUSES as u64 + 10;
         for i in 0..n {
-            log.record(i, 1000 + i);
+            log.record(i, i, 1000 + i);
         }
         let recent: Vec<_> = log.recent().collect();
         assert_eq!(recent.len(), PAUSES);
@@ -187,7 +182,7 @@ mod tests {
             let readers = [s.spawn(read), s.spawn(read)];
             start.wait();
             for i in 0..200_000u64 {
-                log.record(i, i ^ 0x5555);
+                log.record(i, i, i ^ 0x5555);
             }
             done.store(true, Ordering::Release);
             for r in readers {

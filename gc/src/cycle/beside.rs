@@ -15,18 +15,16 @@ use crate::mark::Marked;
 use crate::mark::beside::Lead;
 use crate::mark::turn::Turns;
 use crate::measures::{Stops, Times};
-use crate::pacer::{CycleEnd, Marking, Spent};
+use crate::pacer::{Marking, Spent};
 use crate::phase::Phase;
 use crate::timeline::{Kind, Why};
-use crate::trace_log;
-use crate::verify::verify_marks;
 use crate::world::World;
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
+use besom_stats::Writer;
 use besom_stats::sync::lock;
 use besom_stats::sync::raw::Ordering::*;
-use besom_stats::{Writer, print_line};
 use std::time::{Duration, Instant};
 
 /// Bytes of work between two settings of the assists. Higher: mutators owe by older figures. Lower: more settings.
@@ -65,13 +63,13 @@ impl Collector {
     ) {
         self.sample(heap);
         let (begin, shown) = self.timeline.begin_now();
-        self.marker.prepare_beside(Bytes(self.pacer.live() as usize));
+        self.marker.prepare(Bytes(self.pacer.live() as usize));
         let work = self.marker.work_bytes().0 as i64;
         let background = lock(&self.background);
         self.measures.swept_to_finish(heap.finish_sweep(stats));
         let swept = Instant::now();
         let mut stops = Stops::default();
-        let (before, still) = self.start_marking(heap, world, &mut stops);
+        let before = self.start_marking(heap, world, &mut stops);
         let started = Instant::now();
         let running = || world.running();
         let turns = Turns::new(self.config.cpus, cause != Cause::Pace, &running);
@@ -82,7 +80,6 @@ impl Collector {
         let Some(mut led) = led else { return };
         led.marked.cpu = cpu + Duration::from_nanos(self.marker.reports().assists_ns());
         led.marked.workers = workers;
-        led.marked.roots += still;
         self.count_work_bytes(work, stats);
         self.sample(heap);
         let pause = led.resumed - led.asked;
@@ -114,14 +111,11 @@ impl Collector {
             goal: self.pacer.goal(),
             beside: Some(led.asked - begin),
         };
-        self.timeline.cycle(shown, &record);
-        if self.config.gc_trace {
-            trace_log::print(self.id, self.config.cpus, &record);
-        }
+        self.tell(shown, &record);
     }
 
-    /// The stop in which marking begins; live bytes before it, and the bytes of roots that it looked at.
-    fn start_marking(&self, heap: &SpanHeap, world: &impl World, stops: &mut Stops) -> (u64, Bytes) {
+    /// The stop in which marking begins; live bytes before it.
+    fn start_marking(&self, heap: &SpanHeap, world: &impl World, stops: &mut Stops) -> u64 {
         self.in_stop(world, stops, |stopped| {
             world.flush_caches(stopped);
             if self.config.verify_heap {
@@ -132,8 +126,8 @@ impl Collector {
             self.phase.set(Phase::Marking);
             self.marker.reports().earn(Bytes(self.pacer.begin_marking().max(0) as usize));
             world.begin_marking(stopped);
-            let visit = |visitor: &mut dyn crate::scan::Visitor| world.visit_still_roots(stopped, visitor);
-            (self.pacer.live(), self.marker.guest(heap, &self.shapes, visit))
+            self.marker.guest(heap, &self.shapes, |visitor| world.visit_still_roots(stopped, visitor));
+            self.pacer.live()
         })
     }
 
@@ -203,17 +197,9 @@ impl Collector {
                 drain_time: asked - rooted,
                 ..Marked::default()
             };
-            if self.config.verify_marks {
-                let reached =
-                    verify_marks(heap, &self.shapes, true, |visitor| world.visit_roots(&stopped, visitor));
-                if reached.is_none() {
-                    print_line(format_args!("verify: no memory for the second marking; left out"));
-                }
-            }
+            self.verify(heap, world, &stopped);
             self.phase.set(Phase::Idle);
             world.end_marking(&stopped);
-            heap.advance_generation(&stopped);
-            self.measures.sweep_due(heap.pages().in_use());
             let marking = Marking {
                 work: self.marker.reports().work(),
                 allocated: Bytes(self.born.load(Relaxed) as usize),
@@ -222,8 +208,7 @@ impl Collector {
                 assist: Duration::from_nanos(self.marker.reports().assists_ns()),
                 running: turns.running(),
             };
-            self.pacer.end_cycle(CycleEnd { marking: Some(marking), ..self.cycle_end(heap, &marked) });
-            let number = self.count(cause);
+            let number = self.conclude(heap, &stopped, cause, &marked, Some(marking));
             let ready = Instant::now();
             world.resume(stopped);
             let resumed = Instant::now();

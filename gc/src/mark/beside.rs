@@ -3,7 +3,7 @@
 //! A worker is active while it holds work. When nobody is active and nothing lies in the pile or the deques, marking is
 //! done, if it stays so until the world is stopped: only guests can bring more.
 
-use super::turn::Turns;
+use super::turn::{Turn, Turns};
 use super::worker::Worker;
 use super::{Marker, count_marked};
 use crate::scan::{Shapes, Visitor};
@@ -43,6 +43,15 @@ impl Bell {
     }
 }
 
+/// What came of a worker's step.
+#[derive(PartialEq, Eq)]
+enum Step {
+    /// It marked, or rested, since it was not its turn.
+    Done,
+    /// It was its turn, and it found nothing to mark.
+    Nothing,
+}
+
 /// The worker that leads a cycle.
 pub struct Lead<'a> {
     marker: &'a Marker,
@@ -68,8 +77,7 @@ impl Marker {
         self.shared.termination.join();
         let mut worker = Worker::guest(heap, shapes, &self.shared);
         let result = f(&mut worker);
-        worker.hand_over();
-        worker.leave();
+        worker.retire();
         result
     }
 
@@ -91,8 +99,7 @@ impl Marker {
             }
         }
         if active {
-            worker.hand_over();
-            worker.leave();
+            worker.retire();
         }
         Bytes(worker.done())
     }
@@ -118,20 +125,17 @@ impl Marker {
             helpers_ns.fetch_add((thread_cpu_time() - began).as_nanos() as u64, Relaxed);
         };
         let own = lock(&self.deques[0]);
-        let mut result = None;
-        self.gang.run(self.gang.started(), &help, || {
+        let result = self.gang.run(self.gang.started(), &help, || {
             let worker = Worker::new(heap, shapes, &self.shared, &own, 0);
             let mut leader = Lead { marker: self, heap, turns, worker };
-            result = Some(lead(&mut leader));
+            let result = lead(&mut leader);
             over.store(true, Release);
             self.bell.ring();
+            result
         });
         self.shared.pool.trim();
         let cpu = thread_cpu_time() - began + Duration::from_nanos(helpers_ns.load(Relaxed));
-        match result {
-            Some(result) => (result, cpu, 1 + helpers.load(Relaxed) as usize),
-            None => besom_stats::fatal(format_args!("mark: nobody led")),
-        }
+        (result, cpu, 1 + helpers.load(Relaxed) as usize)
     }
 
     /// A helper's part; the bytes that it marked.
@@ -147,34 +151,44 @@ impl Marker {
         let mut worker = Worker::<true>::new(heap, shapes, &self.shared, &deque, index);
         let mut active = false;
         while !over.load(Acquire) {
-            if !turns.may_run(index) {
-                if active {
-                    worker.hand_over();
-                    worker.leave();
-                    active = false;
-                }
-                self.bell.rest();
-                continue;
-            }
-            active = active || worker.enter();
-            if active {
-                active = self.quantum(&mut worker, index, turns);
-            } else {
+            if self.step(&mut worker, index, turns, &mut active) == Step::Nothing {
                 self.shared.termination.waiting(|| self.bell.rest());
             }
         }
         if active {
-            worker.hand_over();
-            worker.leave();
+            worker.retire();
         }
         worker.live()
     }
 
+    /// What a worker that takes turns does next: it marks for a while, or rests until its turn comes, with nothing in its
+    /// hands. `active` says whether it has something in them.
+    fn step(
+        &self,
+        worker: &mut Worker<'_, true>,
+        index: usize,
+        turns: &Turns<'_>,
+        active: &mut bool,
+    ) -> Step {
+        let Some(turn) = turns.take(index) else {
+            if std::mem::take(active) {
+                worker.retire();
+            }
+            self.bell.rest();
+            return Step::Done;
+        };
+        if !*active && !worker.enter() {
+            return Step::Nothing;
+        }
+        *active = self.quantum(worker, turns, turn);
+        Step::Done
+    }
+
     /// Marks for a while; whether the worker has something in its hands still.
-    fn quantum(&self, worker: &mut Worker<'_, true>, index: usize, turns: &Turns<'_>) -> bool {
+    fn quantum(&self, worker: &mut Worker<'_, true>, turns: &Turns<'_>, turn: Turn) -> bool {
         let (began, done) = (Instant::now(), worker.done());
         let empty = worker.drain_some(QUANTUM);
-        turns.took(index, began);
+        turns.took(turn, began.elapsed());
         worker.report();
         self.shared.reports.earn(Bytes(worker.done() - done));
         !empty || worker.refill()
@@ -187,52 +201,35 @@ impl Lead<'_> {
     pub fn visit<R>(&mut self, f: impl FnOnce(&mut dyn Visitor) -> R) -> R {
         self.marker.shared.termination.join();
         let result = f(&mut self.worker);
-        self.worker.hand_over();
-        self.worker.leave();
+        self.worker.retire();
         result
     }
 
-    /// Marks in its turns until nothing is left, for now, or `between`, which is called now and then, says that it need not
-    /// go on: false.
+    /// Marks in its turns until nothing is grey, or until `between`, called before each step, says no: false.
     pub fn drain(&mut self, mut between: impl FnMut() -> bool) -> bool {
-        let mut active = false;
-        loop {
-            if !between() {
-                if active {
-                    self.worker.hand_over();
-                    self.worker.leave();
+        let (marker, mut active) = (self.marker, false);
+        while between() {
+            if marker.step(&mut self.worker, 0, self.turns, &mut active) == Step::Nothing {
+                if self.is_quiet() {
+                    return true;
                 }
-                return false;
-            }
-            if !self.turns.may_run(0) {
-                if active {
-                    self.worker.hand_over();
-                    self.worker.leave();
-                    active = false;
-                }
-                self.marker.bell.rest();
-                continue;
-            }
-            active = active || self.worker.enter();
-            if active {
-                active = self.marker.quantum(&mut self.worker, 0, self.turns);
-            } else if self.is_quiet() {
-                return true;
-            } else {
-                self.marker.shared.termination.waiting(|| self.marker.bell.rest());
+                marker.shared.termination.waiting(|| marker.bell.rest());
             }
         }
+        if active {
+            self.worker.retire();
+        }
+        false
     }
 
     /// Marks for one turn, if there is anything to mark; else rests.
     pub fn some(&mut self) {
-        if self.turns.may_run(0) && self.worker.enter() {
-            if self.marker.quantum(&mut self.worker, 0, self.turns) {
-                self.worker.hand_over();
-                self.worker.leave();
-            }
-        } else {
+        let mut active = false;
+        if self.marker.step(&mut self.worker, 0, self.turns, &mut active) == Step::Nothing {
             self.marker.bell.rest();
+        }
+        if active {
+            self.worker.retire();
         }
     }
 
@@ -240,13 +237,6 @@ impl Lead<'_> {
     pub fn is_quiet(&self) -> bool {
         let shared = &self.marker.shared;
         shared.termination.is_quiet(|| !shared.has_work(usize::MAX))
-    }
-
-    /// Marks what there is, with nobody else at work, in a stopped world.
-    pub fn finish(&mut self, _: &Stopped<'_>) {
-        if self.worker.enter() {
-            while !self.worker.drain_some(usize::MAX / 4) || self.worker.refill() {}
-        }
     }
 
     /// In the last stop: scans again what could not be queued, and says how much is marked. `born` is what was allocated

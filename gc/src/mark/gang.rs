@@ -80,8 +80,8 @@ impl Gang {
         self.started.load(Acquire)
     }
 
-    /// Runs `own` here, and `job(1..)` on at most `helpers` helpers that wake before `own` has ended.
-    pub fn run(&self, helpers: usize, job: &(dyn Fn(usize) + Sync), own: impl FnOnce()) {
+    /// Runs `own` here, which is what it returns, and `job(1..)` on at most `helpers` helpers that wake before `own` has ended.
+    pub fn run<R>(&self, helpers: usize, job: &(dyn Fn(usize) + Sync), own: impl FnOnce() -> R) -> R {
         if helpers == 0 {
             return own();
         }
@@ -98,13 +98,14 @@ impl Gang {
             (state.wanted, state.joined, state.left) = (helpers, 0, 0);
             self.core.changed.notify_all();
         }
-        own();
+        let result = own();
         let mut state = lock(&self.core.state);
         state.job = None;
         while state.left != state.joined {
             state = self.core.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         acquire(core);
+        result
     }
 }
 

@@ -1,9 +1,18 @@
 //! Whose turn it is to mark beside the program: a share of the processors is the collector's, and those that the program
 //! leaves idle.
 
-use crate::pacer::{Allowance, Cpus, Share};
+use crate::pacer::{Cpus, Share};
 use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+/// A turn: on whose processor it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The collector's share.
+    Share,
+    /// One that the program leaves idle.
+    Idle,
+}
 
 /// The turns of one cycle's workers.
 pub struct Turns<'a> {
@@ -35,35 +44,24 @@ impl<'a> Turns<'a> {
         }
     }
 
-    fn allowance(&self) -> Allowance {
+    /// Worker `index`'s turn, if it may mark now.
+    pub fn take(&self, index: usize) -> Option<Turn> {
         let running = (self.running)();
         self.ran.fetch_add(running as u64, Relaxed);
         self.looks.fetch_add(1, Relaxed);
         let used = Duration::from_nanos(self.used_ns.load(Relaxed));
-        self.share.allowance(running as u32, self.elapsed(), used)
-    }
-
-    /// Whether worker `index` may mark now.
-    pub fn may_run(&self, index: usize) -> bool {
-        if self.urgent && index == 0 {
-            return true;
-        }
-        let allowance = self.allowance();
-        let full = allowance.full() as usize;
+        let allowance = self.share.allowance(running as u32, self.elapsed(), used);
+        let (dedicated, full) = (allowance.dedicated as usize, allowance.full() as usize);
         // A worker that has a fraction of a processor runs until it has used it up.
-        index < full || (index == full && allowance.fraction > FRACTION_LEAST)
+        let may = index < full || (index == full && allowance.fraction > FRACTION_LEAST);
+        let on_share = index < dedicated || (index == dedicated && allowance.idle == 0);
+        (may || (self.urgent && index == 0)).then_some(if on_share { Turn::Share } else { Turn::Idle })
     }
 
-    /// Worker `index` has marked since `began`.
-    pub fn took(&self, index: usize, began: Instant) {
-        let ns = began.elapsed().as_nanos() as u64;
-        let allowance = self.allowance();
-        let dedicated = allowance.dedicated as usize;
-        if index < dedicated || (index == dedicated && allowance.idle == 0) {
-            self.used_ns.fetch_add(ns, Relaxed);
-        } else {
-            self.idle_ns.fetch_add(ns, Relaxed);
-        }
+    /// What was done in a turn took so long.
+    pub fn took(&self, turn: Turn, time: Duration) {
+        let sum = if turn == Turn::Share { &self.used_ns } else { &self.idle_ns };
+        sum.fetch_add(time.as_nanos() as u64, Relaxed);
     }
 
     /// Since marking began.

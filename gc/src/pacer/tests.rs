@@ -62,18 +62,23 @@ fn totals_are_all_that_was_credited_and_found_dead() {
     assert_eq!((pacer.totals(), pacer.live()), ((8_500, 5_000), 3_500));
 }
 
-#[test]
-fn all_pages_are_due_before_the_goal() {
-    let pacer = Pacer::new(100, Bytes(0), Bytes(0), None);
-    pacer.end_cycle(end(8 << 20, 1000));
+/// Allocates until a cycle is due, and pays what is to be swept for it; the pages.
+fn sweep_until_due(pacer: &Pacer) -> usize {
     let mut swept = 0;
-    while !pacer.due() {
+    while !pacer.due_with(0) {
         pacer.credit(8192);
         let debt = pacer.sweep_debt(0);
         pacer.swept(Some(debt));
         swept += debt.0;
     }
-    assert_eq!(swept, 1000);
+    swept
+}
+
+#[test]
+fn all_pages_are_due_before_the_goal() {
+    let pacer = Pacer::new(100, Bytes(0), Bytes(0), None);
+    pacer.end_cycle(end(8 << 20, 1000));
+    assert_eq!(sweep_until_due(&pacer), 1000);
     pacer.swept(None);
     assert_eq!(pacer.sweep_debt(1 << 30), Pages(0));
 }
@@ -171,7 +176,7 @@ fn a_small_percentage_is_less_than_the_tables_but_grows() {
         let pacer = Pacer::new(1, Bytes(0), Bytes(0), concurrent);
         pacer.end_cycle(end(100 << 20, 0));
         assert!(pacer.goal() >= (100 << 20) + (256 << 10));
-        assert!(!pacer.due());
+        assert!(!pacer.due_with(0));
     }
 }
 
@@ -227,7 +232,7 @@ fn the_limiter_ends_assists_and_holds_back_what_a_limit_asks_for() {
     let tight = pacer.trigger();
     assert!(tight < 43 << 20);
     pacer.credit((tight - pacer.live()) as i64);
-    assert!(pacer.due());
+    assert!(pacer.due_with(0));
     pacer.begin_marking();
     assert!(pacer.assist_work(1 << 20) > 0);
     let second = Duration::from_secs(1);
@@ -236,11 +241,11 @@ fn the_limiter_ends_assists_and_holds_back_what_a_limit_asks_for() {
     assert_eq!(pacer.assist_work(1 << 20), 0);
     paced(&pacer);
     pacer.credit((tight - pacer.live()) as i64);
-    assert!(!pacer.due());
+    assert!(!pacer.due_with(0));
     // Up to a doubling.
     assert!((70 << 20..80 << 20).contains(&pacer.trigger()), "{}", pacer.trigger());
     pacer.credit((pacer.trigger() - pacer.live()) as i64);
-    assert!(pacer.due());
+    assert!(pacer.due_with(0));
     // It was no more than one update's overflow, so the program has its due after that much.
     pacer.limiter().update(second * 2, Spent { running: 4.0, ..Spent::default() });
     assert!(!pacer.limiter().limiting());
@@ -357,14 +362,7 @@ fn workers_that_run_when_they_may_have_their_share() {
 fn sweeping_is_done_when_the_next_cycle_starts() {
     let pacer = Pacer::new(100, Bytes(0), Bytes(0), CPUS);
     pacer.end_cycle(end(40 << 20, 1000));
-    let mut swept = 0;
-    while !pacer.due() {
-        pacer.credit(8192);
-        let debt = pacer.sweep_debt(0);
-        pacer.swept(Some(debt));
-        swept += debt.0;
-    }
-    assert_eq!(swept, 1000);
+    assert_eq!(sweep_until_due(&pacer), 1000);
     assert!(pacer.live() < pacer.goal() - (8 << 20));
 }
 

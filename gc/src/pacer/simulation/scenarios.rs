@@ -261,7 +261,7 @@ fn stops_of_the_world_take_no_more_than_half() {
             let elapsed = Duration::from_secs_f64(UPDATE as f64 * TICK);
             pacer.limiter().update(elapsed, Spent { running: 1.0, ..Spent::default() });
         }
-        if pacer.due() {
+        if pacer.due_with(0) {
             stopped += pause;
             pacer.end_cycle(CycleEnd { live: Bytes(64 << 20), ..CycleEnd::default() });
             let pause = Duration::from_secs_f64(pause);
