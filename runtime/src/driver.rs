@@ -1,12 +1,12 @@
 //! The driver: the thread that leads the cycles that go on beside the program, when the pacer wants one.
 
+use crate::background::{self, Body};
 use crate::heap::Heap;
 use crate::requests::{Next, Requests};
-use besom_alloc_core::os::{self, Thread};
+use besom_alloc_core::os::Thread;
 use besom_gc::pacer::Spent;
-use besom_stats::race_detector::inside;
 use besom_stats::sync::{Mutex, lock};
-use std::ffi::c_void;
+use std::ffi::CStr;
 use std::time::Duration;
 
 /// Between two looks of the limiter's at the clock, while it limits.
@@ -28,10 +28,8 @@ impl Driver {
     /// Has a cycle begin soon, if one is due then before `bytes` more are allocated. False: the system refuses a thread.
     pub fn wake(&self, heap: &Heap, bytes: i64) -> bool {
         self.requests.ask(bytes, || {
-            let arg = std::ptr::from_ref(heap).cast_mut().cast::<c_void>();
             let mut thread = lock(&self.thread);
-            // SAFETY: a heap joins its driver before any part of it goes.
-            *thread = unsafe { os::spawn_thread(c"besom-gc", run, arg) }.ok();
+            *thread = background::spawn::<Driver>(heap).ok();
             thread.is_some()
         })
     }
@@ -46,22 +44,21 @@ impl Driver {
     }
 }
 
-/// # Safety
-/// `arg` must be a heap that joins this thread before it goes.
-unsafe extern "C" fn run(arg: *mut c_void) -> *mut c_void {
-    // SAFETY: the caller's promise.
-    let heap = unsafe { &*arg.cast::<Heap>() };
-    let _inside = inside(heap);
-    let limiter = heap.collector.pacer().limiter();
-    loop {
-        // It lets go with time; who waits for a cycle does not look at the clock.
-        match heap.driver.requests.next(|| limiter.limiting().then_some(TICK)) {
-            Next::Serve(bytes) => heap.collect_unseated(bytes),
-            Next::Tick => {
-                let spent = Spent { running: heap.scheduler.running() as f64, ..Spent::default() };
-                limiter.update(TICK, spent);
+impl Body for Driver {
+    const NAME: &'static CStr = c"besom-gc";
+
+    fn run(heap: &Heap) {
+        let limiter = heap.collector.pacer().limiter();
+        loop {
+            // It lets go with time; who waits for a cycle does not look at the clock.
+            match heap.driver.requests.next(|| limiter.limiting().then_some(TICK)) {
+                Next::Serve(bytes) => heap.collect_unseated(bytes),
+                Next::Tick => {
+                    let spent = Spent { running: heap.scheduler.running() as f64, ..Spent::default() };
+                    limiter.update(TICK, spent);
+                }
+                Next::Quit => return,
             }
-            Next::Quit => return std::ptr::null_mut(),
         }
     }
 }

@@ -8,17 +8,15 @@
 mod goal;
 mod throttle;
 
+use crate::background::{Background, Body, Woken};
 use crate::heap::Heap;
-use besom_alloc_core::os::{self, Thread};
+use besom_alloc_core::os;
 use besom_alloc_core::page_heap::{Pass, Step};
 use besom_alloc_core::units::{Bytes, Pages};
 use besom_gc::timeline::Kind;
-use besom_stats::race_detector::inside;
 use besom_stats::sync::raw::{AtomicU64, Ordering::*};
-use besom_stats::sync::{Condvar, Mutex, MutexGuard, lock};
 use goal::{Goal, Held};
-use std::ffi::c_void;
-use std::sync::PoisonError;
+use std::ffi::CStr;
 use std::time::{Duration, Instant};
 use throttle::Throttle;
 
@@ -35,17 +33,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// still stays.
 const QUIET_PERIODS: u32 = 2;
 
-#[derive(Default)]
-struct State {
-    work: bool,
-    quit: bool,
-    thread: Option<Thread>,
-}
-
 /// The scavenger of one heap; started at the first call of [`Scavenger::wake`] that finds work.
 pub struct Scavenger {
-    state: Mutex<State>,
-    changed: Condvar,
+    background: Background,
     goal: Goal,
     /// Processor time of its threads.
     cpu_ns: AtomicU64,
@@ -57,8 +47,7 @@ impl Scavenger {
     /// No thread yet, and nothing that is too much.
     pub fn new() -> Scavenger {
         Scavenger {
-            state: Mutex::new(State::default()),
-            changed: Condvar::new(),
+            background: Background::default(),
             goal: Goal::new(),
             cpu_ns: AtomicU64::new(0),
             released: AtomicU64::new(0),
@@ -79,26 +68,12 @@ impl Scavenger {
         if self.excess(heap).0 == 0 && !heap.spans.pages().has_refused_huge() {
             return;
         }
-        let mut state = lock(&self.state);
-        state.work = true;
-        if state.thread.is_none() && !state.quit {
-            let arg = std::ptr::from_ref(heap).cast_mut().cast::<c_void>();
-            // SAFETY: a heap joins its scavenger before any part of it goes.
-            state.thread = unsafe { os::spawn_thread(c"besom-scavenge", run, arg) }.ok();
-        }
-        self.changed.notify_one();
+        self.background.wake::<Scavenger>(heap);
     }
 
     /// Ends the thread, in the middle of its work if it must be.
     pub fn stop(&self) {
-        let mut state = lock(&self.state);
-        state.quit = true;
-        let thread = state.thread.take();
-        drop(state);
-        self.changed.notify_one();
-        if let Some(thread) = thread {
-            thread.join();
-        }
+        self.background.stop();
     }
 
     /// Processor time of the scavenger.
@@ -131,14 +106,12 @@ impl Default for Scavenger {
     }
 }
 
-/// # Safety
-/// `arg` must be a heap that joins this thread before it goes.
-unsafe extern "C" fn run(arg: *mut c_void) -> *mut c_void {
-    // SAFETY: the caller's promise.
-    let heap = unsafe { &*arg.cast::<Heap>() };
-    let _inside = inside(heap);
-    Run { heap, throttle: Throttle::new(), began: Instant::now(), told: Duration::ZERO }.serve();
-    std::ptr::null_mut()
+impl Body for Scavenger {
+    const NAME: &'static CStr = c"besom-scavenge";
+
+    fn run(heap: &Heap) {
+        Run { heap, throttle: Throttle::new(), began: Instant::now(), told: Duration::ZERO }.serve();
+    }
 }
 
 /// The thread.
@@ -150,42 +123,23 @@ struct Run<'h> {
     told: Duration,
 }
 
-impl<'h> Run<'h> {
+impl Run<'_> {
     /// Until the heap goes.
     fn serve(&mut self) {
-        let scavenger = &self.heap.scavenger;
+        let (heap, scavenger) = (self.heap, &self.heap.scavenger);
         let mut quiet = 0;
-        let mut state = lock(&scavenger.state);
-        while !state.quit {
-            if std::mem::take(&mut state.work) {
-                quiet = 0;
-            } else if quiet < QUIET_PERIODS && scavenger.excess(self.heap).0 > 0 {
-                state = Run::wait(state, &scavenger.changed, Some(PERIOD));
-                if state.quit || state.work {
-                    continue;
+        loop {
+            let looks_again = quiet < QUIET_PERIODS && scavenger.excess(heap).0 > 0;
+            match scavenger.background.wait(looks_again.then_some(PERIOD)) {
+                Woken::Quit => return,
+                Woken::Work => quiet = 0,
+                Woken::Late => {
+                    quiet += 1;
+                    heap.spans.pages().next_period();
                 }
-                quiet += 1;
-                self.heap.spans.pages().next_period();
-            } else {
-                state = Run::wait(state, &scavenger.changed, None);
-                continue;
             }
-            drop(state);
             self.huge_again();
             self.pass();
-            state = lock(&scavenger.state);
-        }
-    }
-
-    /// Waits until something changes, or for that long.
-    fn wait<'a>(
-        state: MutexGuard<'a, State>,
-        changed: &Condvar,
-        most: Option<Duration>,
-    ) -> MutexGuard<'a, State> {
-        match most {
-            None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(most) => changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0,
         }
     }
 
@@ -234,13 +188,6 @@ impl<'h> Run<'h> {
         let scavenger = &self.heap.scavenger;
         scavenger.cpu_ns.fetch_add(done.as_nanos() as u64, Relaxed);
         self.throttle.worked(self.began.elapsed(), done);
-        let mut state = lock(&scavenger.state);
-        loop {
-            let left = self.throttle.rest(self.began.elapsed());
-            if state.quit || left.is_zero() {
-                return !state.quit;
-            }
-            state = Run::wait(state, &scavenger.changed, Some(left));
-        }
+        scavenger.background.sleep(|| self.throttle.rest(self.began.elapsed()))
     }
 }

@@ -1,91 +1,43 @@
 //! The background sweeper: a thread that sweeps after each cycle, so that mutators seldom have to.
 
+use crate::background::{Background, Body, Woken};
 use crate::heap::Heap;
-use besom_alloc_core::os::{self, Thread};
 use besom_gc::timeline::{Gathered, Kind};
-use besom_stats::race_detector::inside;
-use besom_stats::sync::{Condvar, Mutex, lock};
-use std::ffi::c_void;
-use std::sync::PoisonError;
-
-#[derive(Default)]
-struct State {
-    work: bool,
-    quit: bool,
-    thread: Option<Thread>,
-}
+use std::ffi::CStr;
 
 /// The sweeper of one heap; started at the first call of [`Sweeper::wake`].
-pub struct Sweeper {
-    state: Mutex<State>,
-    changed: Condvar,
-}
+#[derive(Default)]
+pub struct Sweeper(Background);
 
 impl Sweeper {
     /// No thread yet.
     pub fn new() -> Sweeper {
-        Sweeper { state: Mutex::new(State::default()), changed: Condvar::new() }
+        Sweeper::default()
     }
 
     /// Has everything swept in the background, soon. Without a thread, if the system refuses one, mutators sweep
     /// what they need, and the next cycle the rest.
     pub fn wake(&self, heap: &Heap) {
-        let mut state = lock(&self.state);
-        state.work = true;
-        if state.thread.is_none() {
-            let arg = std::ptr::from_ref(heap).cast_mut().cast::<c_void>();
-            // SAFETY: a heap joins its sweeper before any part of it goes.
-            state.thread = unsafe { os::spawn_thread(c"besom-sweep", run, arg) }.ok();
-        }
-        self.changed.notify_one();
+        self.0.wake::<Sweeper>(heap);
     }
 
     /// Ends the thread, in the middle of its work if it must be.
     pub fn stop(&self) {
-        let mut state = lock(&self.state);
-        state.quit = true;
-        let thread = state.thread.take();
-        drop(state);
-        self.changed.notify_one();
-        if let Some(thread) = thread {
-            thread.join();
-        }
+        self.0.stop();
     }
 }
 
-impl Default for Sweeper {
-    fn default() -> Sweeper {
-        Sweeper::new()
-    }
-}
+impl Body for Sweeper {
+    const NAME: &'static CStr = c"besom-sweep";
 
-/// # Safety
-/// `arg` must be a heap that joins this thread before it goes.
-unsafe extern "C" fn run(arg: *mut c_void) -> *mut c_void {
-    // SAFETY: the caller's promise.
-    let heap = unsafe { &*arg.cast::<Heap>() };
-    let _inside = inside(heap);
-    let sweeper = &heap.sweeper;
-    let mut state = lock(&sweeper.state);
-    loop {
-        if state.quit {
-            return std::ptr::null_mut();
-        }
-        if state.work {
-            state.work = false;
-            drop(state);
+    fn run(heap: &Heap) {
+        let background = &heap.sweeper.0;
+        while background.wait(None) == Woken::Work {
             let mut shown = Gathered::default();
-            while heap.collector.sweep_in_background(&heap.spans, &mut shown) {
-                if lock(&sweeper.state).quit {
-                    break;
-                }
-            }
+            while heap.collector.sweep_in_background(&heap.spans, &mut shown) && !background.quits() {}
             heap.collector.timeline().end_gathered(&mut shown, Kind::BackgroundSweep);
             heap.collector.sample(&heap.spans);
             heap.scavenger.wake(heap);
-            state = lock(&sweeper.state);
-        } else {
-            state = sweeper.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
