@@ -16,6 +16,8 @@
 //! - while `stopping`, `running` does not grow; the world is stopped when it is 0
 //! - with a limit, `total` comes down to it at safepoints; with none, `total >= attached`
 
+mod beside;
+
 use besom_stats::fatal;
 use besom_stats::sync::{Condvar, Mutex, MutexGuard, lock};
 use std::collections::VecDeque;
@@ -281,90 +283,6 @@ impl Scheduler {
         false
     }
 
-    /// The same for a thread that has no seat: it waits until nobody else is the collector, and is it then.
-    pub fn begin_collection_unseated(&self) {
-        let mut inner = lock(&self.inner);
-        while inner.collecting {
-            inner = wait(&self.resumed, inner);
-        }
-        inner.collecting = true;
-    }
-
-    /// The collector, who is Running, does not run from here on, and keeps its P: its stops do not wait for it.
-    pub fn step_aside(&self, seat: Seat) {
-        let mut inner = lock(&self.inner);
-        self.answer(&mut inner, seat);
-        inner.park(seat);
-        self.announce(&inner);
-    }
-
-    /// It runs again.
-    pub fn step_back(&self, seat: Seat) {
-        let mut inner = lock(&self.inner);
-        while inner.stopping {
-            inner = wait(&self.resumed, inner);
-        }
-        inner.run_again(seat);
-    }
-
-    /// The caller, who is Running, rests for a moment and keeps its P; stops do not wait for it.
-    pub fn rest(&self, seat: Seat, most: Duration) {
-        let mut inner = lock(&self.inner);
-        self.answer(&mut inner, seat);
-        inner.park(seat);
-        self.announce(&inner);
-        let (mut inner, _) = wait_most(&self.resumed, inner, most);
-        while inner.stopping {
-            inner = wait(&self.resumed, inner);
-        }
-        inner.run_again(seat);
-    }
-
-    /// Returns once every seat that is Running now has passed a safepoint, or runs no more. The caller is not Running.
-    pub fn handshake(&self, house: &impl House) {
-        let mut inner = lock(&self.inner);
-        for n in 0..inner.seats.len() {
-            if inner.seats[n].state == State::Running {
-                inner.seats[n].owes = true;
-                inner.owed += 1;
-                inner.add_poll(house, Seat(n as u32), POLL_HANDSHAKE);
-            }
-        }
-        while inner.owed != 0 {
-            inner = wait(&self.answered, inner);
-        }
-    }
-
-    fn answer(&self, inner: &mut Inner, seat: Seat) {
-        let chair = inner.chair(seat);
-        if chair.owes {
-            chair.owes = false;
-            inner.owed -= 1;
-            if inner.owed == 0 {
-                self.answered.notify_all();
-            }
-        }
-    }
-
-    /// Marking goes on beside the program, or does not any more; the world is stopped.
-    pub fn set_marking(&self, marking: bool) {
-        lock(&self.inner).marking = marking;
-    }
-
-    /// Calls `claim` with each seat that is taken and not Running, until it says that it has one; nobody of them comes to
-    /// run meanwhile.
-    pub fn claim_resting(&self, mut claim: impl FnMut(Seat) -> bool) -> Option<Seat> {
-        let inner = lock(&self.inner);
-        let resting = |c: &Chair| matches!(c.state, State::Parked | State::Waiting | State::Blocked);
-        let seats = inner.seats.iter().enumerate().filter(|(_, c)| resting(c));
-        seats.map(|(n, _)| Seat(n as u32)).find(|&seat| claim(seat))
-    }
-
-    /// Seats that run.
-    pub fn running(&self) -> usize {
-        lock(&self.inner).running
-    }
-
     /// Ends what [`Self::begin_collection`] began.
     pub fn end_collection(&self) {
         let mut inner = lock(&self.inner);
@@ -462,12 +380,6 @@ impl Scheduler {
     pub fn let_slices_end(&self, house: &impl House) {
         let mut inner = lock(&self.inner);
         self.slice_is_over(&mut inner, house);
-    }
-
-    /// Likewise: whoever rests has rested long enough. (What does not say so models rests without an end of their own.)
-    #[cfg(loom)]
-    pub fn let_rests_end(&self) {
-        self.resumed.notify_all();
     }
 
     /// The first who waits has waited long enough, if anybody waits still. Whoever was given a P since he became the
