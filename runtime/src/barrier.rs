@@ -207,18 +207,23 @@ impl Heap {
             // SAFETY: the caller's promise.
             return unsafe { self.collect(m, Cause::Pace) };
         }
-        let (collector, shown) = (&self.collector, self.collector.timeline().begin());
+        let collector = &self.collector;
         let cycles = collector.cycles().0;
-        // Not for a second one: if one does not help, the goal is too low for what is to be allocated.
-        while collector.is_due(bytes)
-            && collector.pacer().is_past_goal(bytes)
-            && collector.cycles().0 == cycles
-            && self.driver.wake(self, bytes)
-        {
-            // SAFETY: as above.
-            unsafe { self.rest(m) };
+        // Not for a second cycle: if one does not help, the goal is too low for what is to be allocated.
+        let waits = || {
+            collector.is_due(bytes)
+                && collector.pacer().is_past_goal(bytes)
+                && collector.cycles().0 == cycles
+                && self.driver.wake(self, bytes)
+        };
+        if waits() {
+            self.waiting(Kind::WaitForCycle, || {
+                while waits() {
+                    // SAFETY: as above.
+                    unsafe { self.rest(m) };
+                }
+            });
         }
-        collector.timeline().end(shown, Kind::WaitForCycle, [0; 4]);
     }
 
     /// Pays what the mutator owes to marking, in work, or out of what the background has done.
