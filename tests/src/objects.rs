@@ -5,7 +5,7 @@
 //! takes them for pointers.
 
 use crate::rng::mix;
-use besom::{Encoding, Heap, Kind, Mutator, Tracer};
+use besom::{Encoding, Heap, Kind, Mutator, Options, Tracer};
 use besom_stats::sync::raw::{AtomicU64, Ordering::*};
 use std::ffi::c_void;
 
@@ -13,6 +13,11 @@ use std::ffi::c_void;
 const TRACED_MASK: u64 = 0x5a5a_0000_0000_a5a0;
 /// Tiny objects are smaller than their block.
 pub const TINY_BLOCK: usize = 16;
+
+/// The defaults, but that the test names its roots.
+pub fn precise() -> Options {
+    Options { scan_native_stacks: 0, ..Options::default() }
+}
 
 /// How an object was allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! What the system knows of this process, and what a test does when it fails among threads.
 
+use besom_stats::sync::{Mutex, MutexGuard};
 use std::io::Write as _;
+use std::sync::PoisonError;
 
 fn count(directory: &str) -> usize {
     std::fs::read_dir(directory).expect("a directory of /proc").count()
@@ -28,6 +30,14 @@ pub fn mappings() -> usize {
 /// Threads.
 pub fn threads() -> usize {
     count("/proc/self/task")
+}
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// One of those tests of a program that read figures of the process, and so run one at a time.
+pub fn alone() -> MutexGuard<'static, ()> {
+    // A test that failed poisons the lock; the others go on.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// From here on a panic of any thread prints itself with `context`, past the capture of the test harness, and aborts:

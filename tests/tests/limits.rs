@@ -4,23 +4,12 @@
 
 use besom::{Error, Heap, Kind, Mutator, Options};
 use besom_stats::sync::raw::{AtomicBool, Ordering::Relaxed};
-use besom_stats::sync::{Mutex, MutexGuard};
-use besom_tests::process::{descriptors, mappings, resident, threads};
+use besom_tests::objects::precise;
+use besom_tests::process::{alone, descriptors, mappings, resident, threads};
 use besom_tests::{c, model, rng::Rng};
 use std::ffi::{c_int, c_void};
 
 const MIB: usize = 1 << 20;
-
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    // A test that failed poisons the lock; the others go on.
-    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn precise() -> Options {
-    Options { scan_native_stacks: 0, ..Options::default() }
-}
 
 /// A list whose head a handle holds, 1 KiB a node, until the heap says no. The count.
 fn fill(m: &mut Mutator<'_>, head: &besom::HandleRef<'_>) -> usize {

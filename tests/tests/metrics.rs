@@ -6,14 +6,11 @@ use besom::metrics::{HistogramValue, METRICS, MetricKind, MetricValue, Metrics};
 use besom::options::{CONCURRENT, STOP_THE_WORLD};
 use besom::{Heap, Kind, Options};
 use besom_stats::sync::raw::{AtomicBool, Ordering::*};
+use besom_tests::objects::precise;
 use besom_tests::process::abort_on_panic;
 use besom_tests::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
-
-fn precise() -> Options {
-    Options { scan_native_stacks: 0, ..Options::default() }
-}
 
 fn names() -> impl Iterator<Item = &'static str> {
     METRICS.iter().map(|metric| metric.name().to_str().expect("text"))

@@ -3,24 +3,13 @@
 //! Figures of the process are read, so the tests run one at a time.
 
 use besom::{HandleRef, Heap, Kind, MetricValue, Mutator, Options};
-use besom_stats::sync::{Mutex, MutexGuard};
 use besom_tests::c;
-use besom_tests::process::resident;
+use besom_tests::objects::precise;
+use besom_tests::process::{alone, resident};
 use besom_tests::rng::Rng;
 use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
-
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    // A test that failed poisons the lock; the others go on.
-    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn precise() -> Options {
-    Options { scan_native_stacks: 0, ..Options::default() }
-}
 
 /// Touches all of an object.
 fn touch(object: *mut u8, bytes: usize) {
@@ -169,7 +158,7 @@ fn what_the_next_cycle_needs_is_kept() {
 
 /// Resident and committed bytes at their highest, sampled while objects of all sizes come and go.
 fn churned(limit: usize, bytes: usize) -> (usize, usize, u64) {
-    let options = Options { gc_percent: 1000, memory_limit: limit, ..precise() };
+    let options = Options { gc_percent: 1400, memory_limit: limit, ..precise() };
     let heap = Heap::new(&options).expect("a heap");
     let mut m = heap.attach().expect("attach");
     let before = resident();

@@ -4,15 +4,12 @@
 use besom::options::{CONCURRENT, STOP_THE_WORLD};
 use besom::{Heap, Kind, Mutator, Options, Stats};
 use besom_stats::sync::raw::{AtomicBool, AtomicU64, Ordering::*};
+use besom_tests::objects::precise;
 use besom_tests::process::{abort_on_panic, number_from_env};
 use besom_tests::rng::{Rng, mix};
 use std::time::{Duration, Instant};
 
 const THREADS: u64 = 8;
-
-fn precise() -> Options {
-    Options { scan_native_stacks: 0, ..Options::default() }
-}
 
 /// What `besom.h` says of every snapshot.
 fn equations(s: &Stats) {

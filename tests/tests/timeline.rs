@@ -4,16 +4,13 @@
 use besom::options::{CONCURRENT, STOP_THE_WORLD};
 use besom::{Error, Heap, Kind, Options};
 use besom_stats::sync::raw::{AtomicBool, AtomicU64, Ordering::*};
+use besom_tests::objects::precise;
 use besom_tests::process::abort_on_panic;
 use besom_tests::rng::{Rng, mix};
 use besom_tests::timeline::{Temporary, Trace};
 use std::time::Duration;
 
 const THREADS: u64 = 4;
-
-fn precise() -> Options {
-    Options { scan_native_stacks: 0, ..Options::default() }
-}
 
 /// What threads did that the file must show.
 #[derive(Default)]
