@@ -12,12 +12,13 @@
 //! latter.
 
 use crate::address_space::AddressSpace;
+use crate::late_runs::LateRuns;
 use crate::os::{OutOfMemory, page_size};
 use crate::page_alloc::PageAlloc;
 use crate::page_cache::{MOST_CACHED, PageCache};
 use crate::units::{Bytes, CHUNK_PAGES, CHUNK_SIZE, PAGE_SIZE, PageId, Pages};
 use besom_stats::sync::{AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed, lock};
-use besom_stats::{SystemStats, Writer, fatal};
+use besom_stats::{SystemStats, Writer, fatal, memory_checker};
 
 /// How a page heap is made.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +63,7 @@ pub struct PageRun {
 /// The pages of one heap.
 ///
 /// - `grown == in_use + free + released`, with `free == ready - in_use` and `released == grown - ready`;
-///   pages in caches are counted as free or released
+///   pages in caches, and those that come back late, are counted as free or released
 /// - `in_use <= ready <= grown`, at every moment
 /// - in the bitmaps: `used == in_use + cached`, `scavenged == released - cached without memory`
 /// - `ready * PAGE_SIZE + most_ready * metadata_per_page <= limit`, if there is one that was not lowered since
@@ -70,6 +71,8 @@ pub struct PageRun {
 pub struct PageHeap {
     space: AddressSpace,
     pages: Mutex<PageAlloc>,
+    /// Locked after `pages`.
+    late: Mutex<LateRuns>,
     tables: PageTables,
     /// `tables.bytes()`
     metadata_per_page: usize,
@@ -98,9 +101,11 @@ impl PageHeap {
                 Err(_) => want = Bytes(space.len() / 2),
             }
         };
+        memory_checker::open(space.base());
         Ok(PageHeap {
             space,
             pages: Mutex::new(pages),
+            late: Mutex::new(LateRuns::new()?),
             tables: config.tables,
             metadata_per_page: config.tables.bytes(),
             system: SystemStats::new(),
@@ -172,6 +177,14 @@ impl PageHeap {
     }
 
     fn alloc_locked(&self, n: Pages, stats: Writer<'_>) -> Option<PageRun> {
+        self.try_locked(n, stats).or_else(|| {
+            // The pages that are missing may be those that come back late.
+            let more = self.return_late(&mut lock(&self.pages));
+            if more { self.try_locked(n, stats) } else { None }
+        })
+    }
+
+    fn try_locked(&self, n: Pages, stats: Writer<'_>) -> Option<PageRun> {
         // Before anything is grown for it in vain.
         if !self.could_hold(n) {
             return None;
@@ -203,6 +216,7 @@ impl PageHeap {
         if self.space.prepare(first, more).is_err() {
             return false;
         }
+        memory_checker::withhold(self.base() + first.offset(), more.bytes().0);
         // Each chunk is looked at once, when it is grown past.
         let grown = pages.grown().0 / CHUNK_PAGES;
         (grown.saturating_sub(self.last_growth.swap(chunks, Relaxed))..grown)
@@ -295,6 +309,9 @@ impl PageHeap {
         let ready = self.ready.load(Relaxed) + n.0;
         let over = self.cost(ready, ready.max(self.most_ready.load(Relaxed))).saturating_sub(soft);
         let group = (page_size() / PAGE_SIZE).max(1);
+        if over > 0 {
+            self.return_late(pages);
+        }
         let mut over = Pages(over.div_ceil(PAGE_SIZE).min(pages.releasable().0).next_multiple_of(group));
         while over.0 > 0 {
             let released = self.release_some(pages, over, stats);
@@ -344,9 +361,31 @@ impl PageHeap {
     pub fn free(&self, start: PageId, n: Pages, cache: Option<&mut PageCache>, stats: Writer<'_>) {
         stats.acquire().in_heap(-(n.bytes().0 as i64));
         self.in_use.fetch_sub(n.0, Relaxed);
+        if memory_checker::is_present() {
+            return self.free_late(start, n);
+        }
         if !cache.is_some_and(|cache| cache.put(start, n.0)) {
             lock(&self.pages).free(start, n);
         }
+    }
+
+    /// [`Self::free`] under a memory checker.
+    #[cold]
+    fn free_late(&self, start: PageId, n: Pages) {
+        let (mut pages, mut late) = (lock(&self.pages), lock(&self.late));
+        while !late.put(start, n) {
+            let Some((oldest, its)) = late.take() else { return pages.free(start, n) };
+            pages.free(oldest, its);
+        }
+    }
+
+    /// Frees what comes back late now; whether there was any.
+    fn return_late(&self, pages: &mut MutexGuard<'_, PageAlloc>) -> bool {
+        if !memory_checker::is_present() {
+            return false;
+        }
+        let mut late = lock(&self.late);
+        std::iter::from_fn(|| late.take()).inspect(|&(start, n)| pages.free(start, n)).count() > 0
     }
 
     /// Gives back what a cache has: when its P goes, and before pages are released or checked to the last one.
@@ -359,6 +398,7 @@ impl PageHeap {
     /// Gives free memory back to the system now, from the top, at most `at_most`; says how much. The lock is
     /// free between chunks.
     pub fn release(&self, at_most: Bytes, stats: Writer<'_>) -> Bytes {
+        self.return_late(&mut lock(&self.pages));
         let (mut left, mut total) = (Pages(at_most.0 / PAGE_SIZE), Pages(0));
         while left.0 > 0 {
             let released = self.release_some(&mut lock(&self.pages), left, stats);
@@ -435,7 +475,14 @@ impl PageHeap {
 
     /// Holds everything as it is, as long as nobody takes or frees pages through a cache.
     pub fn freeze(&self) -> FrozenPages<'_> {
+        self.return_late(&mut lock(&self.pages));
         FrozenPages::new(self)
+    }
+}
+
+impl Drop for PageHeap {
+    fn drop(&mut self) {
+        memory_checker::close(self.base(), self.grown().bytes().0);
     }
 }
 

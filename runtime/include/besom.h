@@ -904,20 +904,36 @@ BESOM_INLINE void besom_store_word(void *slot, uint64_t value)
 #endif
 }
 
+/* AddressSanitizer does not see what the slow path stores to; it sees this. */
+#if defined(__has_feature)
+#define BESOM_HAS_FEATURE(x) __has_feature(x)
+#else
+#define BESOM_HAS_FEATURE(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || BESOM_HAS_FEATURE(address_sanitizer)
+#define BESOM_LOOK(slot) ((void)*(const volatile char *)(slot))
+#else
+#define BESOM_LOOK(slot) ((void)0)
+#endif
+
 BESOM_INLINE void besom_write(besom_mutator *m, void *object, void *slot, void *value)
 {
-    if (BESOM_UNLIKELY(m->barrier != 0))
+    if (BESOM_UNLIKELY(m->barrier != 0)) {
+        BESOM_LOOK(slot);
         besom_write_slow(m, object, slot, value);
-    else
+    } else {
         besom_store_word(slot, (uint64_t)(uintptr_t)value);
+    }
 }
 
 BESOM_INLINE void besom_write_value(besom_mutator *m, void *object, uint64_t *slot, uint64_t value)
 {
-    if (BESOM_UNLIKELY(m->barrier != 0))
+    if (BESOM_UNLIKELY(m->barrier != 0)) {
+        BESOM_LOOK(slot);
         besom_write_value_slow(m, object, slot, value);
-    else
+    } else {
         besom_store_word(slot, value);
+    }
 }
 
 BESOM_INLINE void besom_frame_push(besom_mutator *m, struct besom_frame *frame)

@@ -18,9 +18,9 @@ use besom_alloc_core::span_heap::{Found, SpanHeap};
 use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::Kind as Slice;
 use besom_gc::{Collector, Config};
-use besom_stats::race_detector;
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
+use besom_stats::{memory_checker, race_detector};
 use std::alloc::Layout;
 use std::marker::PhantomPinned;
 use std::mem::ManuallyDrop;
@@ -70,9 +70,10 @@ impl Heap {
     pub fn new(options: &Options) -> Result<Pin<Box<Heap>>> {
         options.check()?;
         race_detector::detect();
+        memory_checker::detect();
         let wanted = Bytes(options.heap_limit.saturating_mul(RESERVE_OVER_LIMIT).min(DEFAULT_RESERVE.0));
         let mut spans = SpanHeap::new(wanted, Bytes(options.heap_limit), options.clobber_free != 0)?;
-        if options.collect_every != 0 {
+        if options.collect_every != 0 || memory_checker::is_present() {
             spans.reuse_late();
         }
         spans.pages().set_soft_limit(Bytes(options.memory_limit));
@@ -144,7 +145,7 @@ impl Heap {
             heap: &self.spans,
             collector: &self.collector,
             tiny_allocs: &self.tiny_allocs,
-            single: self.options.collect_every != 0,
+            single: self.options.collect_every != 0 || memory_checker::is_present(),
         }
     }
 
