@@ -74,6 +74,12 @@ static inline int check_short(void)
     return getenv("CHECK_SHORT") != NULL;
 }
 
+/* Set by the runner under memcheck: tiny objects do not share blocks, and what is freed must not be read. */
+static inline int check_watched(void)
+{
+    return getenv("CHECK_WATCHED") != NULL;
+}
+
 /* A heap with an attached thread and no native stack scan: what dies is exactly what no root names. */
 static inline besom_heap *check_heap(const besom_options *options, besom_mutator **m)
 {

@@ -1,7 +1,7 @@
 /* Uses of what is no object: what .ci/step-checkers.sh expects AddressSanitizer and memcheck to report at the line that
  * ends in FAULT: and the case's name. Where it says so, memcheck must name the line that ends in BORN: and that in
  * DEAD: too, as those that allocated and swept the object.
- * usage: faulty <case> */
+ * usage: faulty <case>|list */
 #include "../check.h"
 
 typedef struct node {
@@ -262,6 +262,10 @@ int main(int count, char **arguments)
     besom_options options;
     size_t i;
     NEED(count == 2);
+    if (strcmp(arguments[1], "list") == 0) {
+        for (i = 0; i < sizeof cases / sizeof *cases; i++) puts(cases[i].name);
+        return 0;
+    }
     besom_options_init(&options);
     options.scan_native_stacks = 0;
     options.trace = trace;
