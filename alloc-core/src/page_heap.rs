@@ -421,6 +421,11 @@ impl PageHeap {
         self.soft_limit.store(limit.0, Relaxed);
     }
 
+    /// The soft limit; 0: none.
+    pub fn soft_limit(&self) -> Bytes {
+        Bytes(self.soft_limit.load(Relaxed))
+    }
+
     /// Sets the limit; 0: none. One below the footprint stops growth at once, but releases nothing.
     pub fn set_limit(&self, limit: Bytes) {
         self.limit.store(limit.0, Relaxed);

@@ -184,13 +184,22 @@ impl SpanHeap {
     /// else by sweeping, else new. `None`: the page heap has nothing left.
     pub fn take(&self, class: SpanClass, cache: &mut PageCache, stats: Writer<'_>) -> Option<PageId> {
         if memory_checker::is_present()
-            && self.pages.in_use() < SPREAD
+            && self.pages.in_use() < self.spread()
             && let Some(span) = self.new_span(class, cache, stats)
         {
             return Some(span);
         }
         let swept = self.phase.take(self, class.index() as u32, stats);
         swept.or_else(|| self.new_span(class, cache, stats))
+    }
+
+    /// [`SPREAD`], or half of a limit.
+    #[cold]
+    fn spread(&self) -> Pages {
+        let limits = [self.pages.limit(), self.pages.soft_limit()];
+        let halves =
+            limits.into_iter().filter(|limit| limit.0 != 0).map(|limit| Pages(limit.0 / 2 / PAGE_SIZE));
+        halves.fold(SPREAD, Pages::min)
     }
 
     /// A new span of a small class.

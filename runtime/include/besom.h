@@ -748,6 +748,11 @@ besom_status besom_timeline_stop(besom_heap *heap);
  *   besom: verify: ...    a check of the heap's structures, or of marking against a second marking, failed
  *   besom: zombie: ...    the sweeper found a marked slot that was never allocated: a stray or stale pointer
  *
+ * Under valgrind's memcheck, and in a program built with -fsanitize=address, memory of a heap that is no object's may not be
+ * accessed: the use of an object after it was swept is reported at its line. The library finds out by itself, and then
+ * allocates object by object on the slow path, tiny objects too, and uses freed memory again late. docs/debugging.md has
+ * the commands, and what a report says.
+ *
  * The checked build is the library with its debug assertions (make lib CHECKED=1, in target/checked): slower, and it
  * keeps the struct of each heap that was freed, and the array of its mutators, so that every function that takes a heap or
  * a mutator tells a freed one (the inline ones where they leave their fast path):

@@ -47,6 +47,8 @@ pub struct Heap {
     pub(crate) roots: Roots,
     pub(crate) sweeper: Sweeper,
     pub(crate) tiny_allocs: AtomicU64,
+    /// Every allocation takes the slow path, for a slot of its own: `collect_every`, or a memory checker.
+    single: bool,
     mutators: ManuallyDrop<Mapping>,
     /// Room for what blocked threads hold, by seat.
     snapshots: Mutex<Vec<Option<Mapping>>>,
@@ -73,7 +75,8 @@ impl Heap {
         memory_checker::detect();
         let wanted = Bytes(options.heap_limit.saturating_mul(RESERVE_OVER_LIMIT).min(DEFAULT_RESERVE.0));
         let mut spans = SpanHeap::new(wanted, Bytes(options.heap_limit), options.clobber_free != 0)?;
-        if options.collect_every != 0 || memory_checker::is_present() {
+        let single = options.collect_every != 0 || memory_checker::is_present();
+        if single {
             spans.reuse_late();
         }
         spans.pages().set_soft_limit(Bytes(options.memory_limit));
@@ -105,6 +108,7 @@ impl Heap {
             roots: Roots::new(),
             sweeper: Sweeper::new(),
             tiny_allocs: AtomicU64::new(0),
+            single,
             snapshots: Mutex::new(Vec::new()),
             seats_used: AtomicU32::new(0),
             ps: PSet::new(MUTATORS_MOST)?,
@@ -145,7 +149,7 @@ impl Heap {
             heap: &self.spans,
             collector: &self.collector,
             tiny_allocs: &self.tiny_allocs,
-            single: self.options.collect_every != 0 || memory_checker::is_present(),
+            single: self.single,
         }
     }
 
