@@ -100,10 +100,9 @@ pub fn close(heap: usize, bytes: usize) {
 
 /// The same word; what is done with it depends on nothing that was never written.
 pub fn known(word: usize) -> usize {
-    let word = word;
     let at = &raw const word;
     memcheck::allow(at.addr(), size_of::<usize>());
-    // SAFETY: the local above; volatile, since its value comes from memory that Valgrind was told of.
+    // SAFETY: the argument above; volatile, since its value comes from memory that Valgrind was told of.
     unsafe { at.read_volatile() }
 }
 
