@@ -167,6 +167,10 @@ static void limits(void)
     options.heap_limit = 0;
     options.memory_limit = 8 << 20;
     heap = check_heap(&options, &m);
+    for (i = 0; i < 5; i++) {
+        NEED(besom_alloc(m, 6 << 20, BESOM_NOSCAN) != NULL);
+        CHECK_OK(besom_collect(m));
+    }
     for (i = 0; i < 20000; i++) {
         char *p = (char *)besom_alloc(m, 5000, BESOM_NOSCAN);
         NEED(p != NULL);
