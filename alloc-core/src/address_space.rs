@@ -12,6 +12,7 @@
 use crate::os::{Mapping, OutOfMemory, Reservation, address_space_left};
 use crate::units::{Bytes, CHUNK_SIZE, PAGE_SIZE, PageId, Pages};
 use besom_stats::sync::raw::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use besom_stats::sync::{Mutex, lock};
 
 /// Reserved when the embedder names no size. Higher: the tables' mappings, 2.4 % of it, no longer fit
 /// 47-bit addresses for many heaps at once. Lower: a heap that could still have grown is full.
@@ -30,18 +31,21 @@ const MOST_SPLITS: usize = 8192;
 
 /// One reservation.
 ///
-/// Huge pages are asked for a chunk when all of it is in use, and refused for good before memory of it is first given
-/// back: where they are wanted, the system fills what is missing of one by itself, and takes back what was given.
+/// Huge pages are asked for a chunk when all of it is in use, and refused before memory of it is given back: where they
+/// are wanted, the system fills what is missing of one by itself, and takes back what was given. A chunk that has become
+/// dense again may have them again.
 ///
 /// - `base % CHUNK_SIZE == 0 && len % CHUNK_SIZE == 0`
 /// - `whole.start <= base && base + len <= whole.start + whole.len`
-/// - `splits` == chunks in `refused`, unless all are
+/// - `splits` == chunks in `refused`, unless all are, for good
 pub struct AddressSpace {
     whole: Reservation,
     base: usize,
     len: usize,
-    /// A bit for each chunk that must have no huge pages.
+    /// A bit for each chunk that must have no huge pages; changed with `advice` held.
     refused: Mapping,
+    /// Held from the decision about a chunk until the system knows it.
+    advice: Mutex<()>,
     splits: AtomicUsize,
 }
 
@@ -72,7 +76,7 @@ impl AddressSpace {
         let base = whole.start().next_multiple_of(CHUNK_SIZE);
         whole.advise_huge(base, len.min(HUGE_FROM), false);
         let refused = Mapping::lazy_zeroed(AddressSpace::table_bytes(len / CHUNK_SIZE))?;
-        Ok(AddressSpace { whole, base, len, refused, splits: AtomicUsize::new(0) })
+        Ok(AddressSpace { whole, base, len, refused, advice: Mutex::new(()), splits: AtomicUsize::new(0) })
     }
 
     /// Bytes of tables for so many chunks.
@@ -129,18 +133,50 @@ impl AddressSpace {
 
     fn refuse_huge(&self, chunk: usize) {
         let (word, bit) = self.refusal(chunk);
-        if chunk * CHUNK_SIZE < HUGE_FROM
-            || word.load(Relaxed) & bit != 0
-            || self.splits.load(Relaxed) >= MOST_SPLITS
-            || word.fetch_or(bit, Relaxed) & bit != 0
-        {
+        if chunk * CHUNK_SIZE < HUGE_FROM {
             return;
         }
+        let _held = lock(&self.advice);
+        if word.load(Relaxed) & bit != 0 || self.splits.load(Relaxed) >= MOST_SPLITS {
+            return;
+        }
+        word.fetch_or(bit, Relaxed);
         if self.splits.fetch_add(1, Relaxed) + 1 < MOST_SPLITS {
             self.whole.advise_huge(self.base + chunk * CHUNK_SIZE, CHUNK_SIZE, false);
         } else {
             // One mapping again, or nearly.
             self.whole.advise_huge(self.base, self.len, false);
+        }
+    }
+
+    /// Whether a chunk is refused huge pages, and might have them again.
+    pub(crate) fn has_refused(&self) -> bool {
+        (1..MOST_SPLITS).contains(&self.splits.load(Relaxed))
+    }
+
+    /// The first such chunk in `from..to`.
+    pub(crate) fn next_refused(&self, from: usize, to: usize) -> Option<usize> {
+        let mut chunk = from;
+        while self.has_refused() && chunk < to {
+            let (word, _) = self.refusal(chunk);
+            let rest = word.load(Relaxed) >> (chunk % 64);
+            if rest != 0 {
+                return Some(chunk + rest.trailing_zeros() as usize).filter(|&found| found < to);
+            }
+            chunk = (chunk / 64 + 1) * 64;
+        }
+        None
+    }
+
+    /// Asks for huge pages again in a chunk that was refused them, if `suits` says so: nothing of it is given back, or
+    /// about to be. Who gives back after that refuses them first.
+    pub(crate) fn huge_again(&self, chunk: usize, suits: impl FnOnce() -> bool) {
+        let (word, bit) = self.refusal(chunk);
+        let _held = lock(&self.advice);
+        if self.has_refused() && word.load(Relaxed) & bit != 0 && suits() {
+            word.fetch_and(!bit, Relaxed);
+            self.splits.fetch_sub(1, Relaxed);
+            self.whole.advise_huge(self.base + chunk * CHUNK_SIZE, CHUNK_SIZE, true);
         }
     }
 
@@ -249,7 +285,28 @@ mod tests {
             assert!(space.release(page(first + 3), Pages(1)));
         }
         space.dense(first + 1);
-        assert_eq!(all(&space), [Some(false), Some(true), Some(false), Some(true), Some(false)], "for good");
+        assert_eq!(
+            all(&space),
+            [Some(false), Some(true), Some(false), Some(true), Some(false)],
+            "not by itself"
+        );
+        assert_eq!(space.next_refused(0, 16), Some(first + 1));
+        assert_eq!(
+            (space.next_refused(first + 2, 16), space.next_refused(first + 4, 16)),
+            (Some(first + 3), None)
+        );
+        assert_eq!(space.next_refused(first + 2, first + 3), None);
+        space.huge_again(first + 1, || true);
+        space.huge_again(first + 3, || false);
+        assert_eq!(
+            all(&space),
+            [Some(false), Some(true), Some(true), Some(true), Some(false)],
+            "dense again"
+        );
+        // SAFETY: as above.
+        unsafe { assert!(space.release(page(first + 1), Pages(1))) };
+        assert_eq!(huge(&space, first + 1), Some(false), "and sparse again");
+        assert_eq!(space.splits.load(Relaxed), 2);
     }
 
     #[test]

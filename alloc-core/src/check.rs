@@ -127,6 +127,7 @@ impl SpanHeap {
 mod tests {
     use super::*;
     use crate::page_cache::PageCache;
+    use crate::runs::Colour;
     use crate::size_class::SizeClass;
     use crate::span_class::{Kind, SpanClass};
     use crate::units::Bytes;
@@ -138,13 +139,13 @@ mod tests {
         let stats = heap.stats().unattached();
         // Three large objects, then a span of small ones with its first run handed out.
         for _ in 0..3 {
-            heap.alloc_large(Bytes(100_000), 0, None, stats).expect("memory");
+            heap.alloc_large(Bytes(100_000), 0, Colour::White, None, stats).expect("memory");
         }
         let mut pages = PageCache::new();
         let class = SpanClass::new(Kind::Values, SizeClass(1));
         let page = heap.take(class, &mut pages, stats).expect("memory");
         heap.tables().span(page).cache(heap.generation());
-        heap.next_run(page, 10).expect("a run");
+        heap.next_run(page, 10, Colour::White).expect("a run");
         heap.tables().span(page).uncache(heap.generation());
         // SAFETY: no thread but this knows the heap.
         let stopped = unsafe { Stopped::new() };

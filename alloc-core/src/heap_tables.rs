@@ -12,7 +12,7 @@ use crate::page_heap::PageTables;
 use crate::span::Span;
 use crate::span_class::SpanClass;
 use crate::units::{PAGE_SHIFT, PAGE_SIZE, PageId, Pages};
-use besom_stats::sync::raw::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::raw::{AtomicU16, AtomicU32, AtomicU64, Ordering::*};
 use std::marker::PhantomData;
 
 /// log2 of [`GRANULE`].
@@ -161,7 +161,7 @@ impl HeapTables {
     /// The span class of a page, if a span is there.
     #[inline(always)]
     pub fn class_of(&self, page: PageId) -> Option<SpanClass> {
-        self.classes.get(page.0 as usize).load(Relaxed).checked_sub(1).map(SpanClass)
+        self.classes.get(page.0 as usize).load(Acquire).checked_sub(1).map(SpanClass)
     }
 
     /// The span that starts at `page`.
@@ -181,7 +181,8 @@ impl HeapTables {
         let encoded = class.map_or(0, |c| c.0 + 1);
         for page in first.0..first.0 + pages.0 as u32 {
             self.first.get(page as usize).store(first.0, Relaxed);
-            self.classes.get(page as usize).store(encoded, Relaxed);
+            // Released: who looks any word up may come at any time, and the class leads to the rest.
+            self.classes.get(page as usize).store(encoded, Release);
         }
     }
 
@@ -201,14 +202,14 @@ impl HeapTables {
     #[inline(always)]
     pub fn is_allocated(&self, offset: usize) -> bool {
         let (word, bit) = mark_word(offset);
-        self.alloc.get(word).load(Relaxed) & bit != 0
+        self.alloc.get(word).load(Acquire) & bit != 0
     }
 
     /// Says that the slot that starts at `offset`, which the caller owns, is handed out.
     pub fn set_allocated(&self, offset: usize) {
         let (word, bit) = mark_word(offset);
         let word = self.alloc.get(word);
-        word.store(word.load(Relaxed) | bit, Relaxed);
+        word.store(word.load(Relaxed) | bit, Release);
     }
 
     /// All mark bits of the reservation; see [`mark_word`].
@@ -221,6 +222,12 @@ impl HeapTables {
     pub fn is_marked(&self, offset: usize) -> bool {
         let (word, bit) = mark_word(offset);
         self.marks.get(word).load(Relaxed) & bit != 0
+    }
+
+    /// Marks the object that starts at `offset`, while others mark; true for the one who did it.
+    pub fn mark_shared(&self, offset: usize) -> bool {
+        let (word, bit) = mark_word(offset);
+        self.marks.get(word).fetch_or(bit, Relaxed) & bit == 0
     }
 
     /// Marks the object that starts at `offset`, when nobody else marks; true if it was not marked.

@@ -11,6 +11,7 @@ mod page_bits;
 pub mod page_cache;
 pub mod page_heap;
 pub mod runs;
+mod scavenge_index;
 pub mod size_class;
 pub mod span;
 pub mod span_class;

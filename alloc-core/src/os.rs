@@ -176,6 +176,19 @@ pub fn page_size() -> usize {
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
 }
 
+/// Bytes in a huge page of the system; 0: it has none, or does not tell.
+pub(crate) fn huge_page_size() -> usize {
+    number_from("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
+}
+
+/// The number at the start of a file of the system's; 0: there is none.
+fn number_from(path: &str) -> usize {
+    let mut text = [0; 64];
+    let Ok(n) = std::fs::File::open(path).and_then(|mut f| f.read(&mut text)) else { return 0 };
+    let digits = text[..n].iter().take_while(|b| b.is_ascii_digit());
+    digits.fold(0, |sum, b| sum * 10 + usize::from(b - b'0'))
+}
+
 /// Addresses that the process may still map under its resource limit (`ulimit -v`); `None` without a limit.
 pub(crate) fn address_space_left() -> Option<usize> {
     let mut limit = MaybeUninit::<libc::rlimit>::uninit();
@@ -193,10 +206,7 @@ pub(crate) fn address_space_left() -> Option<usize> {
 
 /// Addresses mapped by the process now; 0 where the system does not tell.
 pub(crate) fn mapped_bytes() -> usize {
-    let mut text = [0; 64];
-    let Ok(n) = std::fs::File::open("/proc/self/statm").and_then(|mut f| f.read(&mut text)) else { return 0 };
-    let digits = text[..n].iter().take_while(|b| b.is_ascii_digit());
-    digits.fold(0, |sum, b| sum * 10 + usize::from(b - b'0')) * page_size()
+    number_from("/proc/self/statm") * page_size()
 }
 
 /// Processors that this process may run on, by affinity and by quota; at least 1.
@@ -362,6 +372,7 @@ mod tests {
         assert!(page_size().is_power_of_two() && page_size() >= 4096);
         assert!(cpu_count() >= 1);
         assert!(mapped_bytes() > 1 << 20);
+        assert!(huge_page_size() == 0 || huge_page_size() > page_size());
     }
 
     unsafe extern "C" fn body(arg: *mut c_void) -> *mut c_void {

@@ -10,6 +10,7 @@
 use crate::os::{Mapping, OutOfMemory};
 use crate::page_bits::{Bits, MOST_PAGES, Summary, WORDS};
 use crate::page_cache::{BLOCK, PageCache};
+use crate::scavenge_index::Density;
 use crate::units::{CHUNK_PAGES, PAGE_SIZE, PageId, Pages};
 
 /// Levels of the tree; the last has one summary for each chunk.
@@ -27,13 +28,14 @@ const _: () = assert!(1 << pages_shift(0) == MOST_PAGES && PAGE_SIZE.is_power_of
 
 /// The bits of a chunk.
 ///
-/// - bit of `used`: the page is handed out, or in somebody's cache
+/// - bit of `used`: the page is handed out, in somebody's cache, or being given back
 /// - bit of `scavenged`: the page has no memory behind it, and is zero; set for free pages only, except
 ///   between [`PageAlloc::take`] and [`PageAlloc::commit`]
 #[repr(C)]
 struct Chunk {
     used: Bits,
     scavenged: Bits,
+    density: Density,
 }
 
 /// The free pages of one heap.
@@ -42,6 +44,8 @@ struct Chunk {
 /// - `summary(LEAF, c) == summarize(chunk(c).used)`, and every other summary is the merge of its eight
 /// - no page below `hint` is free
 /// - `releasable` == pages that are free and not scavenged
+/// - `releasing` == pages taken out to be given back, and not put back yet; `releasing_ready` of them with memory
+/// - `pending` == pages that are used and scavenged
 /// - no page from chunk `top` on is free and not scavenged, except parts of larger pages of the system
 pub(crate) struct PageAlloc {
     chunks: Mapping,
@@ -52,15 +56,22 @@ pub(crate) struct PageAlloc {
     grown: usize,
     hint: usize,
     releasable: usize,
+    releasing: usize,
+    releasing_ready: usize,
+    pending: usize,
     top: usize,
+    /// Of the scavenge index, from 1.
+    period: u32,
     /// Pages in one of the system's, at least 1.
     group: usize,
+    /// Pages in one of the system's huge ones; those of a chunk, where they are larger or there are none.
+    huge: usize,
 }
 
 impl PageAlloc {
-    /// The allocator of `chunks` chunks, none of them grown. 137 bytes a chunk, once it is grown.
-    /// `group` is the pages in one of the system's.
-    pub(crate) fn new(chunks: usize, group: usize) -> Result<PageAlloc, OutOfMemory> {
+    /// The allocator of `chunks` chunks, none of them grown. 145 bytes a chunk, once it is grown.
+    /// `group` is the pages in one of the system's, `huge` those in a huge one; 0: there are none.
+    pub(crate) fn new(chunks: usize, group: usize, huge: usize) -> Result<PageAlloc, OutOfMemory> {
         let roots = chunks.div_ceil(1 << (FAN_SHIFT as usize * LEAF));
         let mut levels = [0; LEVELS + 1];
         for level in 0..LEVELS {
@@ -74,8 +85,13 @@ impl PageAlloc {
             grown: 0,
             hint: 0,
             releasable: 0,
+            releasing: 0,
+            releasing_ready: 0,
+            pending: 0,
             top: 0,
+            period: 1,
             group: group.clamp(1, 64),
+            huge: if huge > 1 && CHUNK_PAGES.is_multiple_of(huge) { huge } else { CHUNK_PAGES },
         })
     }
 
@@ -268,7 +284,7 @@ impl PageAlloc {
     /// Marks free pages used; says how many have no memory behind them. They keep their bits until
     /// [`Self::commit`], so that [`Self::free`] undoes this.
     pub(crate) fn take(&mut self, start: PageId, n: Pages) -> Pages {
-        let mut scavenged = 0;
+        let (mut scavenged, period) = (0, self.period);
         let (mut first, mut last) = (usize::MAX, 0);
         for (chunk, low, count) in Self::parts(start, n) {
             let c = self.chunk_mut(chunk);
@@ -276,18 +292,23 @@ impl PageAlloc {
                 besom_stats::fatal(format_args!("{} pages at {} are handed out twice", n.0, start.0));
             }
             c.used.set(low, count);
+            c.density.grow(count, period);
             scavenged += c.scavenged.count(low, count);
             (first, last) = (first.min(chunk), chunk);
         }
         self.update(first, last);
         self.releasable -= n.0 - scavenged;
+        self.pending += scavenged;
         Pages(scavenged)
     }
 
     /// Pages just taken have memory behind them now.
     pub(crate) fn commit(&mut self, start: PageId, n: Pages) {
         for (chunk, low, count) in Self::parts(start, n) {
-            self.chunk_mut(chunk).scavenged.clear(low, count);
+            let c = self.chunk_mut(chunk);
+            let scavenged = c.scavenged.count(low, count);
+            c.scavenged.clear(low, count);
+            self.pending -= scavenged;
         }
     }
 
@@ -296,7 +317,7 @@ impl PageAlloc {
         if n.0 == 0 || start.0 as usize + n.0 > self.grown().0 {
             besom_stats::fatal(format_args!("{} pages at {} are freed, which are no pages", n.0, start.0));
         }
-        let mut scavenged = 0;
+        let (mut scavenged, period) = (0, self.period);
         let (mut first, mut last) = (usize::MAX, 0);
         for (chunk, low, count) in Self::parts(start, n) {
             let c = self.chunk_mut(chunk);
@@ -304,10 +325,12 @@ impl PageAlloc {
                 besom_stats::fatal(format_args!("{} pages at {} are freed twice", n.0, start.0));
             }
             c.used.clear(low, count);
+            c.density.shrink(count, period);
             scavenged += c.scavenged.count(low, count);
             (first, last) = (first.min(chunk), chunk);
         }
         self.update(first, last);
+        self.pending -= scavenged;
         self.freed(start.0 as usize, last, n.0 - scavenged);
     }
 
@@ -323,10 +346,12 @@ impl PageAlloc {
         debug_assert!(cache.is_empty());
         let Some(page) = self.find(Pages(1)) else { return false };
         let (chunk, word) = (page.0 as usize / CHUNK_PAGES, page.0 as usize % CHUNK_PAGES / BLOCK as usize);
+        let period = self.period;
         let c = self.chunk_mut(chunk);
         let free = !c.used.0[word];
         let scavenged = c.scavenged.0[word] & free;
         c.used.0[word] = u64::MAX;
+        c.density.grow(free.count_ones() as usize, period);
         c.scavenged.0[word] &= !free;
         *cache = PageCache { base: page.0 / BLOCK * BLOCK, free, scavenged };
         self.update(chunk, chunk);
@@ -342,74 +367,14 @@ impl PageAlloc {
             return;
         }
         let (chunk, word) = (base as usize / CHUNK_PAGES, base as usize % CHUNK_PAGES / BLOCK as usize);
+        let period = self.period;
         let c = self.chunk_mut(chunk);
         c.used.0[word] &= !free;
         c.scavenged.0[word] |= scavenged;
+        c.density.shrink(free.count_ones() as usize, period);
         self.update(chunk, chunk);
         let page = base as usize + free.trailing_zeros() as usize;
         self.freed(page, chunk, (free & !scavenged).count_ones() as usize);
-    }
-
-    /// Gives memory behind free pages back, from the top, at most `most` pages and those of one chunk.
-    /// `give_back` is told each run, and says whether it worked.
-    ///
-    /// How many were given back; 0: there is nothing more, or the system would not.
-    pub(crate) fn release_some(
-        &mut self,
-        most: Pages,
-        mut give_back: impl FnMut(PageId, Pages) -> bool,
-    ) -> Pages {
-        let group = self.group;
-        while self.releasable > 0 && self.top > 0 {
-            let chunk = self.top - 1;
-            let candidates = match self.level(LEAF)[chunk] {
-                Summary::NONE_FREE => Bits([0; WORDS]),
-                _ => self.chunk(chunk).releasable(group),
-            };
-            let (mut given, mut end) = (0, CHUNK_PAGES);
-            while let Some((low, len)) = candidates.last_ones(end) {
-                // The top of the run, in whole groups.
-                let n = len.min((most.0 - given) / group * group);
-                let start = low + len - n;
-                if n == 0 || !give_back(PageId((chunk * CHUNK_PAGES + start) as u32), Pages(n)) {
-                    self.releasable -= given;
-                    return Pages(given);
-                }
-                let c = self.chunk_mut(chunk);
-                given += n - c.scavenged.count(start, n);
-                c.scavenged.set(start, n);
-                end = start;
-            }
-            self.top = chunk;
-            if given > 0 {
-                self.releasable -= given;
-                return Pages(given);
-            }
-        }
-        Pages(0)
-    }
-}
-
-impl Chunk {
-    /// Pages to give back: free, not scavenged, and made up to whole groups of free pages.
-    fn releasable(&self, group: usize) -> Bits {
-        debug_assert!(group.is_power_of_two() && group <= 64);
-        let mut bits = Bits([0; WORDS]);
-        for (w, word) in bits.0.iter_mut().enumerate() {
-            let free = !self.used.0[w];
-            let ready = free & !self.scavenged.0[w];
-            if group == 1 {
-                *word = ready;
-                continue;
-            }
-            for at in (0..64).step_by(group) {
-                let mask = (u64::MAX >> (64 - group)) << at;
-                if free & mask == mask && ready & mask != 0 {
-                    *word |= mask;
-                }
-            }
-        }
-        bits
     }
 }
 
@@ -418,7 +383,9 @@ impl Chunk {
 pub(crate) struct Counted {
     /// Chunks that are grown: of which a page is free, or used.
     pub(crate) chunks: usize,
+    /// Those that are being given back included.
     pub(crate) used: Pages,
+    /// And free.
     pub(crate) scavenged: Pages,
 }
 
@@ -430,17 +397,20 @@ impl PageAlloc {
             besom_stats::fatal(format_args!("page allocator: {what} (at {at})"))
         };
         let mut counted = Counted::default();
+        let (mut dense, mut pending) = (0, 0);
         for c in 0..self.grown {
             let chunk = self.chunk(c);
             let used = chunk.used.count(0, CHUNK_PAGES);
             counted.chunks += usize::from(used > 0 || self.level(LEAF)[c] != Summary::NONE_FREE);
             counted.used.0 += used;
             counted.scavenged.0 += chunk.scavenged.count(0, CHUNK_PAGES);
+            dense += chunk.density.in_use();
+            if chunk.density.in_use() > used {
+                wrong("a chunk is denser than its pages", c);
+            }
             for (w, (used, scavenged)) in chunk.used.0.iter().zip(chunk.scavenged.0).enumerate() {
                 let page = c * CHUNK_PAGES + w * 64;
-                if used & scavenged != 0 {
-                    wrong("a page is used and scavenged", page);
-                }
+                pending += (used & scavenged).count_ones() as usize;
                 let below = match self.hint.saturating_sub(page) {
                     n @ 0..64 => (1 << n) - 1,
                     _ => u64::MAX,
@@ -466,6 +436,13 @@ impl PageAlloc {
                 }
             }
         }
+        if pending != self.pending {
+            wrong("pages that are used and scavenged", pending);
+        }
+        counted.scavenged.0 -= pending;
+        if counted.used.0 != dense + self.releasing {
+            wrong("used != in use by density + being given back", dense);
+        }
         if self.grown().0 != counted.used.0 + counted.scavenged.0 + self.releasable {
             wrong("grown != used + scavenged + releasable", self.releasable);
         }
@@ -473,5 +450,7 @@ impl PageAlloc {
     }
 }
 
+mod release;
+pub(crate) use release::{Choice, Huge, Search};
 #[cfg(test)]
 mod tests;

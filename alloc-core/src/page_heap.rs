@@ -13,11 +13,11 @@
 
 use crate::address_space::AddressSpace;
 use crate::late_runs::LateRuns;
-use crate::os::{OutOfMemory, page_size};
+use crate::os::{OutOfMemory, huge_page_size, page_size};
 use crate::page_alloc::PageAlloc;
 use crate::page_cache::{MOST_CACHED, PageCache};
 use crate::units::{Bytes, CHUNK_PAGES, CHUNK_SIZE, PAGE_SIZE, PageId, Pages};
-use besom_stats::sync::{AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed, lock};
+use besom_stats::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering::Relaxed, lock};
 use besom_stats::{SystemStats, Writer, fatal, memory_checker};
 
 /// How a page heap is made.
@@ -63,9 +63,10 @@ pub struct PageRun {
 /// The pages of one heap.
 ///
 /// - `grown == in_use + free + released`, with `free == ready - in_use` and `released == grown - ready`;
-///   pages in caches, and those that come back late, are counted as free or released
+///   pages in caches, and those that come back late, are counted as free or released,
+///   those on their way to the system as free
 /// - `in_use <= ready <= grown`, at every moment
-/// - in the bitmaps: `used == in_use + cached`, `scavenged == released - cached without memory`
+/// - in the bitmaps: `used == in_use + cached + being released`, `scavenged == released - cached without memory`
 /// - `ready * PAGE_SIZE + most_ready * metadata_per_page <= limit`, if there is one that was not lowered since
 /// - `system` has the tables of `grown` pages
 pub struct PageHeap {
@@ -73,6 +74,8 @@ pub struct PageHeap {
     pages: Mutex<PageAlloc>,
     /// Locked after `pages`.
     late: Mutex<LateRuns>,
+    /// Pages that were on their way to the system are back.
+    put_back: Condvar,
     tables: PageTables,
     /// `tables.bytes()`
     metadata_per_page: usize,
@@ -95,7 +98,8 @@ impl PageHeap {
         let mut want = config.reserve;
         let (space, pages) = loop {
             let space = AddressSpace::reserve(want)?;
-            match PageAlloc::new(space.len() / CHUNK_SIZE, page_size() / PAGE_SIZE) {
+            let huge = huge_page_size() / PAGE_SIZE;
+            match PageAlloc::new(space.len() / CHUNK_SIZE, page_size() / PAGE_SIZE, huge) {
                 Ok(pages) => break (space, pages),
                 Err(error) if space.len() == CHUNK_SIZE => return Err(error),
                 Err(_) => want = Bytes(space.len() / 2),
@@ -106,6 +110,7 @@ impl PageHeap {
             space,
             pages: Mutex::new(pages),
             late: Mutex::new(LateRuns::new()?),
+            put_back: Condvar::new(),
             tables: config.tables,
             metadata_per_page: config.tables.bytes(),
             system: SystemStats::new(),
@@ -161,15 +166,16 @@ impl PageHeap {
         if cache.is_empty() {
             let mut pages = lock(&self.pages);
             let filled = pages.fill(cache) || (self.grow(&mut pages, Pages(1), stats) && pages.fill(cache));
+            drop(pages);
             if !filled {
                 return None;
             }
             // All of it soon has memory, and the rest is taken without a look.
-            self.stay_below(&mut pages, cache.scavenged(), stats);
+            self.stay_below(cache.scavenged(), stats);
         }
         let taken = cache.take(n.0)?;
         let scavenged = Pages(taken.scavenged());
-        if !self.try_commit(scavenged) && !self.make_room(&mut lock(&self.pages), scavenged, stats) {
+        if !self.commit_within_limit(scavenged, stats) {
             cache.undo(taken);
             return None;
         }
@@ -189,19 +195,33 @@ impl PageHeap {
         if !self.could_hold(n) {
             return None;
         }
-        let mut pages = lock(&self.pages);
-        let start = match pages.find(n) {
-            Some(start) => start,
-            None if self.grow(&mut pages, n, stats) => pages.find(n)?,
-            None => return None,
+        let (mut pages, start) = loop {
+            let mut pages = lock(&self.pages);
+            let found = match pages.find(n) {
+                None if self.grow(&mut pages, n, stats) => pages.find(n),
+                found => found,
+            };
+            if let Some(start) = found {
+                break (pages, start);
+            }
+            if !self.wait_for_release(pages) {
+                return None;
+            }
         };
         let scavenged = pages.take(start, n);
-        self.stay_below(&mut pages, scavenged, stats);
-        if !self.try_commit(scavenged) && !self.make_room(&mut pages, scavenged, stats) {
-            pages.free(start, n);
-            return None;
+        if scavenged.0 > 0 {
+            if self.soft_limit.load(Relaxed) != 0 || !self.try_commit(scavenged) {
+                drop(pages);
+                self.stay_below(scavenged, stats);
+                let room = self.commit_within_limit(scavenged, stats);
+                pages = lock(&self.pages);
+                if !room {
+                    pages.free(start, n);
+                    return None;
+                }
+            }
+            pages.commit(start, n);
         }
-        pages.commit(start, n);
         drop(pages);
         Some(self.hand_out(start, n, scavenged, stats))
     }
@@ -300,63 +320,6 @@ impl PageHeap {
         true
     }
 
-    /// Releases free pages before `n` more are ready, as far as those would pass the soft limit.
-    fn stay_below(&self, pages: &mut MutexGuard<'_, PageAlloc>, n: Pages, stats: Writer<'_>) {
-        let soft = self.soft_limit.load(Relaxed);
-        if soft == 0 || n.0 == 0 {
-            return;
-        }
-        let ready = self.ready.load(Relaxed) + n.0;
-        let over = self.cost(ready, ready.max(self.most_ready.load(Relaxed))).saturating_sub(soft);
-        let group = (page_size() / PAGE_SIZE).max(1);
-        if over > 0 {
-            self.return_late(pages);
-        }
-        let mut over = Pages(over.div_ceil(PAGE_SIZE).min(pages.releasable().0).next_multiple_of(group));
-        while over.0 > 0 {
-            let released = self.release_some(pages, over, stats);
-            if released.0 == 0 {
-                return;
-            }
-            over.0 -= released.0;
-        }
-    }
-
-    /// Releases free pages until `n` more can be ready within the limit, and counts those as ready.
-    #[cold]
-    fn make_room(&self, pages: &mut MutexGuard<'_, PageAlloc>, n: Pages, stats: Writer<'_>) -> bool {
-        let group = (page_size() / PAGE_SIZE).max(1);
-        loop {
-            let over = (self.ready.load(Relaxed) + n.0).saturating_sub(self.allowed());
-            let over = Pages(over.next_multiple_of(group));
-            // What releasing everything cannot mend is not worth losing the free memory.
-            if over > pages.releasable() {
-                return false;
-            }
-            if over.0 > 0 && self.release_some(pages, over, stats).0 == 0 {
-                return false;
-            }
-            if self.try_commit(n) {
-                return true;
-            }
-        }
-    }
-
-    /// Gives free pages of one chunk back to the system.
-    fn release_some(&self, pages: &mut MutexGuard<'_, PageAlloc>, most: Pages, stats: Writer<'_>) -> Pages {
-        let released = pages.release_some(most, |start, n| {
-            // SAFETY: the pages are free in the bitmap, and the lock is held, so nobody has or gets them.
-            unsafe { self.space.release(start, n) }
-        });
-        if released.0 > 0 {
-            self.ready.fetch_sub(released.0, Relaxed);
-            let guard = stats.acquire();
-            guard.committed(-(released.bytes().0 as i64));
-            guard.released(released.bytes().0 as i64);
-        }
-        released
-    }
-
     /// Gives pages back, which nobody uses any more; into the cache if they lie in its block.
     pub fn free(&self, start: PageId, n: Pages, cache: Option<&mut PageCache>, stats: Writer<'_>) {
         stats.acquire().in_heap(-(n.bytes().0 as i64));
@@ -369,46 +332,11 @@ impl PageHeap {
         }
     }
 
-    /// [`Self::free`] under a memory checker.
-    #[cold]
-    fn free_late(&self, start: PageId, n: Pages) {
-        let (mut pages, mut late) = (lock(&self.pages), lock(&self.late));
-        while !late.put(start, n) {
-            let Some((oldest, its)) = late.take() else { return pages.free(start, n) };
-            pages.free(oldest, its);
-        }
-    }
-
-    /// Frees what comes back late now; whether there was any.
-    fn return_late(&self, pages: &mut MutexGuard<'_, PageAlloc>) -> bool {
-        if !memory_checker::is_present() {
-            return false;
-        }
-        let mut late = lock(&self.late);
-        std::iter::from_fn(|| late.take()).inspect(|&(start, n)| pages.free(start, n)).count() > 0
-    }
-
     /// Gives back what a cache has: when its P goes, and before pages are released or checked to the last one.
     pub fn flush_cache(&self, cache: &mut PageCache, _: Writer<'_>) {
         if !cache.is_empty() {
             lock(&self.pages).empty(cache);
         }
-    }
-
-    /// Gives free memory back to the system now, from the top, at most `at_most`; says how much. The lock is
-    /// free between chunks.
-    pub fn release(&self, at_most: Bytes, stats: Writer<'_>) -> Bytes {
-        self.return_late(&mut lock(&self.pages));
-        let (mut left, mut total) = (Pages(at_most.0 / PAGE_SIZE), Pages(0));
-        while left.0 > 0 {
-            let released = self.release_some(&mut lock(&self.pages), left, stats);
-            if released.0 == 0 {
-                break;
-            }
-            left.0 -= released.0;
-            total.0 += released.0;
-        }
-        total.bytes()
     }
 
     /// Whether a run of `n` pages could be handed out, were nothing else in use.
@@ -480,7 +408,6 @@ impl PageHeap {
 
     /// Holds everything as it is, as long as nobody takes or frees pages through a cache.
     pub fn freeze(&self) -> FrozenPages<'_> {
-        self.return_late(&mut lock(&self.pages));
         FrozenPages::new(self)
     }
 }
@@ -492,6 +419,9 @@ impl Drop for PageHeap {
 }
 
 mod frozen;
+mod late;
+mod release;
 pub use frozen::{FrozenPages, PageCounts};
+pub use release::{Pass, Step};
 #[cfg(test)]
 mod tests;

@@ -3,13 +3,16 @@
 //! A run's allocation bits are set when it is handed out, so that the span's equations hold while the cache
 //! works through it; what the cache did not use is given back before anybody marks. Its memory is zero from
 //! the moment it is handed out.
+//!
+//! While marking goes on beside the program, a run is handed out black: marked before it is allocated, so that a marker
+//! that finds an allocated slot in it by chance finds it marked, too.
 
 use crate::heap_tables::GRANULE_SHIFT;
 use crate::span::Span;
 use crate::span_heap::SpanHeap;
 use crate::units::PageId;
 use besom_stats::memory_checker;
-use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::raw::{AtomicU64, Ordering::*};
 
 /// Bytes of a run, at least one slot. Higher: a run that is zeroed leaves the L1 cache before the mutator
 /// writes it, and more memory is touched that nobody uses. Lower: more calls of the slow path.
@@ -24,10 +27,19 @@ pub struct Run {
     pub end: usize,
 }
 
+/// What a new object is to the marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colour {
+    /// Not marked: nobody marks.
+    White,
+    /// Marked, and not to be scanned.
+    Black,
+}
+
 impl SpanHeap {
     /// The next run of free slots, at most `most`, in a span that the caller has cached; `None` when it has no
     /// more.
-    pub fn next_run(&self, page: PageId, most: u32) -> Option<Run> {
+    pub fn next_run(&self, page: PageId, most: u32, colour: Colour) -> Option<Run> {
         let span = self.tables().span(page);
         let bits = self.tables().alloc_words(page, span.pages());
         let slot_bytes = span.slot_bytes();
@@ -38,7 +50,15 @@ impl SpanHeap {
         })?;
         let most = most.min((RUN_BYTES / slot_bytes).max(1) as u32);
         let n = free_from(span, bits, slot_bytes, first, most);
-        set_bits(bits, slot_bytes, first, n);
+        if colour == Colour::Black {
+            let marks = self.tables().mark_words(page, span.pages());
+            // Markers set bits of the same words.
+            for_each_word(slot_bytes, first, n, |word, bits| _ = marks[word].fetch_or(bits, Relaxed));
+        }
+        // After the marks, for `find` by a marker.
+        for_each_word(slot_bytes, first, n, |word, set| {
+            bits[word].store(bits[word].load(Relaxed) | set, Release);
+        });
         span.set_free_index(first + n);
         span.set_alloc_count(span.alloc_count() + n);
         let start = page.offset() + first as usize * slot_bytes;
@@ -53,8 +73,8 @@ impl SpanHeap {
         Some(run)
     }
 
-    /// Gives the unused end of a run back: the slots in `unused`, zero still.
-    pub fn give_back(&self, page: PageId, unused: Run) {
+    /// Gives the unused end of a run back: the slots in `unused`, zero still. Of a black one only when nobody marks.
+    pub fn give_back(&self, page: PageId, unused: Run, colour: Colour) {
         let span = self.tables().span(page);
         let slot_bytes = span.slot_bytes();
         let n = ((unused.end - unused.start) / slot_bytes) as u32;
@@ -63,9 +83,14 @@ impl SpanHeap {
         }
         let bits = self.tables().alloc_words(page, span.pages());
         let first = span.slot_at(unused.start - page.offset());
-        for slot in first..first + n {
-            let (word, bit) = locate(slot, slot_bytes);
-            bits[word].store(bits[word].load(Relaxed) & !bit, Relaxed);
+        for_each_word(slot_bytes, first, n, |word, unset| {
+            bits[word].store(bits[word].load(Relaxed) & !unset, Relaxed);
+        });
+        if colour == Colour::Black {
+            let marks = self.tables().mark_words(page, span.pages());
+            for_each_word(slot_bytes, first, n, |word, unset| {
+                marks[word].store(marks[word].load(Relaxed) & !unset, Relaxed);
+            });
         }
         span.set_alloc_count(span.alloc_count() - n);
         span.set_free_index(span.free_index().min(first));
@@ -157,19 +182,28 @@ fn free_from(span: &Span, bits: &[AtomicU64], slot_bytes: usize, first: u32, mos
     end - first
 }
 
-fn set_bits(bits: &[AtomicU64], slot_bytes: usize, first: u32, n: u32) {
+/// Calls `f` with each word of a span's bitmap in which slots `first..first + n` start, and their bits in it.
+fn for_each_word(slot_bytes: usize, first: u32, n: u32, mut f: impl FnMut(usize, u64)) {
     let Some(starts) = starts(slot_bytes) else {
+        let (mut at, mut bits) = (0, 0);
         for slot in first..first + n {
             let (word, bit) = locate(slot, slot_bytes);
-            bits[word].store(bits[word].load(Relaxed) | bit, Relaxed);
+            if word != at && bits != 0 {
+                f(at, bits);
+                bits = 0;
+            }
+            (at, bits) = (word, bits | bit);
+        }
+        if bits != 0 {
+            f(at, bits);
         }
         return;
     };
     let shift = slot_bytes.trailing_zeros() - GRANULE_SHIFT;
     let (from, to) = ((first as usize) << shift, ((first + n) as usize) << shift);
-    for (i, word) in bits.iter().enumerate().take((to - 1) / 64 + 1).skip(from / 64) {
-        let low = if i == from / 64 { !0 << (from % 64) } else { !0 };
-        let high = if to - i * 64 >= 64 { !0 } else { (1 << (to % 64)) - 1 };
-        word.store(word.load(Relaxed) | (starts & low & high), Relaxed);
+    for word in from / 64..=(to - 1) / 64 {
+        let low = if word == from / 64 { !0 << (from % 64) } else { !0 };
+        let high = if to - word * 64 >= 64 { !0 } else { (1 << (to % 64)) - 1 };
+        f(word, starts & low & high);
     }
 }

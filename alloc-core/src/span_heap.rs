@@ -9,6 +9,7 @@ use crate::heap_tables::{HeapTables, ZeroedTable};
 use crate::os::OutOfMemory;
 use crate::page_cache::PageCache;
 use crate::page_heap::{PageHeap, PageHeapConfig};
+use crate::runs::Colour;
 use crate::size_class::{CLASS_MAGIC, CLASS_PAGES, CLASS_SIZE, CLASS_SLOTS, SizeClass};
 use crate::span::{Span, SpanShape};
 use crate::span_class::{ClassTable, FIRST_LAYOUT, Kind, OWN_LAYOUTS, SPAN_CLASS_COUNT, SpanClass};
@@ -239,6 +240,7 @@ impl SpanHeap {
         &self,
         bytes: Bytes,
         layout: u32,
+        colour: Colour,
         cache: Option<&mut PageCache>,
         stats: Writer<'_>,
     ) -> Option<LargeObject> {
@@ -261,6 +263,9 @@ impl SpanHeap {
         if memory_checker::is_present() {
             let start = self.address(run.start.offset()).addr();
             memory_checker::lend(self.tables.base(), start, span.large_bytes().0);
+        }
+        if colour == Colour::Black {
+            self.tables.mark_shared(run.start.offset());
         }
         self.tables.set_allocated(run.start.offset());
         self.tables.set_class(run.start, run.pages, Some(LARGE_LIST));

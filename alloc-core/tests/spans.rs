@@ -1,7 +1,7 @@
 //! Spans end to end, against a plain model: runs are taken and given back, objects are marked, cycles turn.
 
 use besom_alloc_core::page_cache::PageCache;
-use besom_alloc_core::runs::Run;
+use besom_alloc_core::runs::{Colour, Run};
 use besom_alloc_core::size_class::{CLASS_SIZE, CLASS_SLOTS, SIZE_CLASS_COUNT, SizeClass};
 use besom_alloc_core::span_class::{Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
@@ -49,7 +49,7 @@ impl Model {
         span.cache(self.heap.generation());
         assert!(span.free_count() > 0, "take gives a span with free slots");
         for _ in 0..runs {
-            let Some(run) = self.heap.next_run(page, most) else { break };
+            let Some(run) = self.heap.next_run(page, most, Colour::White) else { break };
             assert!(run.end > run.start && (run.end - run.start).is_multiple_of(slot));
             // SAFETY: the run's memory is this test's.
             let bytes =
@@ -63,7 +63,7 @@ impl Model {
                 assert!(self.objects.insert(offset, class).is_none(), "a slot is handed out once");
                 self.allocs += 1;
             }
-            self.heap.give_back(page, Run { start: keep, end: run.end });
+            self.heap.give_back(page, Run { start: keep, end: run.end }, Colour::White);
         }
         stats.acquire().small_alloc(size, span.take_uncounted().into());
         span.uncache(self.heap.generation());
@@ -72,7 +72,8 @@ impl Model {
 
     fn allocate_large(&mut self, bytes: usize) {
         let stats = self.heap.stats().unattached();
-        let object = self.heap.alloc_large(Bytes(bytes), 0, Some(&mut self.pages), stats).unwrap();
+        let object =
+            self.heap.alloc_large(Bytes(bytes), 0, Colour::White, Some(&mut self.pages), stats).unwrap();
         self.heap.publish_large(&object, Kind::Conservative);
         self.objects.insert(object.page.offset(), SpanClass::new(Kind::Conservative, SizeClass(0)));
         self.allocs += 1;

@@ -1,9 +1,13 @@
-//! A cycle: finish the last sweep, stop, mark, advance, resume. What is dead is swept afterwards.
+//! A cycle: finish the last sweep, stop, mark, advance, resume. What is dead is swept afterwards. How it goes when marking
+//! is done beside the program is in `beside`.
+
+mod beside;
 
 use crate::layout::Layouts;
 use crate::mark::{Marked, Marker};
 use crate::measures::{Measures, Times};
-use crate::pacer::{CycleEnd, Pacer};
+use crate::pacer::{Cpus, CycleEnd, Pacer};
+use crate::phase::{Phase, PhaseCell};
 use crate::scan::{Encoding, Shapes, TraceFn};
 use crate::timeline::{Gathered, Kind, Timeline};
 use crate::trace_log;
@@ -13,7 +17,7 @@ use besom_alloc_core::os::OutOfMemory;
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::{Bytes, Pages};
-use besom_stats::sync::raw::{AtomicU64, Ordering::*};
+use besom_stats::sync::raw::{AtomicBool, AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
 use besom_stats::{PauseLog, Writer, print_line};
 use std::ffi::c_void;
@@ -38,6 +42,8 @@ pub struct Config {
     pub memory_limit: Bytes,
     /// The hard limit; 0: none.
     pub hard_limit: Bytes,
+    /// Marking goes on beside the program.
+    pub concurrent: bool,
     /// A second marker checks the first.
     pub verify_marks: bool,
     /// The heap's equations are checked in each cycle.
@@ -74,11 +80,17 @@ pub struct CycleRecord {
     pub total: Duration,
     /// Finishing the last sweep, beside the program.
     pub sweep: Duration,
-    /// From the request to the stopped world.
+    /// Of a cycle beside the program: its stops before the last one.
+    pub start: Duration,
+    /// From the request of the (last) stop to the stopped world.
     pub stop: Duration,
+    /// How long the world was stopped, in all.
+    pub pause: Duration,
+    /// Beside the program: from the last stop to the end of the flush in it.
+    pub flush: Duration,
     /// What marking found.
     pub marked: Marked,
-    /// From the end of marking to the resumed world.
+    /// From the end of marking (beside the program, of the flush) to the resumed world.
     pub end: Duration,
     /// The last part of it: the world may go on, and the first threads do.
     pub resume: Duration,
@@ -86,6 +98,8 @@ pub struct CycleRecord {
     pub before: u64,
     /// The next goal.
     pub goal: u64,
+    /// Of a cycle beside the program: its last stop was asked for so long after it began.
+    pub beside: Option<Duration>,
 }
 
 /// The collector of one heap. One thread at a time runs a cycle: who stops the world sees to it.
@@ -96,6 +110,11 @@ pub struct Collector {
     pauses: PauseLog,
     measures: Measures,
     timeline: Timeline,
+    phase: PhaseCell,
+    /// The heap is going.
+    abandoned: AtomicBool,
+    /// Bytes that were allocated black in this cycle, as caches gave them back.
+    born: AtomicU64,
     config: Config,
     id: u64,
     started: Instant,
@@ -122,10 +141,18 @@ impl Collector {
         Ok(Collector {
             shapes: Shapes { encoding: config.encoding, trace: config.trace, data: config.data, layouts },
             marker: Marker::new(config.mark_workers, reserve)?,
-            pacer: Pacer::new(config.percent, config.memory_limit, config.hard_limit),
+            pacer: Pacer::new(
+                config.percent,
+                config.memory_limit,
+                config.hard_limit,
+                config.concurrent.then_some(Cpus(config.cpus)),
+            ),
             pauses: PauseLog::new(),
             measures: Measures::new()?,
             timeline: Timeline::new(id, started),
+            phase: PhaseCell::new(),
+            abandoned: AtomicBool::new(false),
+            born: AtomicU64::new(0),
             config,
             id,
             started,
@@ -139,6 +166,33 @@ impl Collector {
     /// What is known of shapes.
     pub fn shapes(&self) -> &Shapes {
         &self.shapes
+    }
+
+    /// What goes on beside the program.
+    #[inline(always)]
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Whether marking is done beside the program.
+    pub fn is_concurrent(&self) -> bool {
+        self.config.concurrent
+    }
+
+    /// Whether a cycle should begin before `bytes` more are allocated.
+    #[inline]
+    pub fn is_due(&self, bytes: i64) -> bool {
+        self.pacer.due_with(bytes) && self.phase() == Phase::Idle
+    }
+
+    /// The marker.
+    pub fn marker(&self) -> &Marker {
+        &self.marker
+    }
+
+    /// Objects of so many bytes were allocated black.
+    pub fn born(&self, bytes: u64) {
+        self.born.fetch_add(bytes, Relaxed);
     }
 
     /// The pacer.
@@ -210,8 +264,17 @@ impl Collector {
         f()
     }
 
-    /// Runs a cycle on the calling thread, which counts as stopped for the time.
-    pub fn cycle(&self, heap: &SpanHeap, world: &impl World, cause: Cause, stats: Writer<'_>) {
+    /// Runs a cycle on the calling thread, which counts as stopped for the time (or, beside the program, as one that does
+    /// not run).
+    pub fn cycle(&self, heap: &SpanHeap, world: &(impl World + Sync), cause: Cause, stats: Writer<'_>) {
+        if self.config.concurrent {
+            self.cycle_beside(heap, world, cause, stats);
+        } else {
+            self.cycle_stopped(heap, world, cause, stats);
+        }
+    }
+
+    fn cycle_stopped(&self, heap: &SpanHeap, world: &impl World, cause: Cause, stats: Writer<'_>) {
         self.sample(heap);
         let (begin, shown) = self.timeline.begin_now();
         let last_live = Bytes(self.pacer.live() as usize);
@@ -231,14 +294,10 @@ impl Collector {
             world.visit_roots(&stopped, visitor)
         });
         let ended = Instant::now();
-        let grown = self.marker.work_bytes().0 as i64 - work;
-        let guard = stats.acquire();
-        guard.mapped(grown);
-        guard.committed(grown);
-        guard.in_work_bufs(grown);
-        drop(guard);
+        self.count_work_bytes(work, stats);
         if self.config.verify_marks {
-            let reached = verify_marks(heap, &self.shapes, |visitor| world.visit_roots(&stopped, visitor));
+            let reached =
+                verify_marks(heap, &self.shapes, false, |visitor| world.visit_roots(&stopped, visitor));
             if reached.is_none() {
                 print_line(format_args!("verify: no memory for the second marking; left out"));
             }
@@ -246,21 +305,16 @@ impl Collector {
         heap.advance_generation(&stopped);
         self.measures.sweep_due(heap.pages().in_use());
         self.pacer.end_cycle(self.cycle_end(heap, &marked));
-        let number = self.cycles.load(Relaxed) + 1;
-        self.cycles.store(number, Relaxed);
-        if cause == Cause::Forced {
-            self.forced.store(self.forced.load(Relaxed) + 1, Release);
-        }
+        let number = self.count(cause);
         drop(background);
         self.sample(heap);
         let ready = Instant::now();
         world.resume(stopped);
         let resumed = Instant::now();
         let pause = resumed - swept;
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.pauses.record(pause.as_nanos() as u64, unix.as_nanos() as u64);
-        let times = Times { sweep: swept - begin, stop, marked: ended - swept, pause };
-        self.measures.cycle(cause, &marked, times);
+        self.record_pause(pause, pause);
+        let times = Times { sweep: swept - begin, stop, marked: ended - swept, pause, start: Duration::ZERO };
+        self.measures.cycle(cause, &marked, times, None);
         let cpu = self.cpu_ns.fetch_add(marked.cpu.as_nanos() as u64, Relaxed);
         let record = CycleRecord {
             number,
@@ -269,17 +323,47 @@ impl Collector {
             gc_cpu: Duration::from_nanos(cpu),
             total: resumed - begin,
             sweep: swept - begin,
+            start: Duration::ZERO,
             stop,
+            pause,
+            flush: Duration::ZERO,
             marked,
             end: resumed - ended,
             resume: resumed - ready,
             before,
             goal: self.pacer.goal(),
+            beside: None,
         };
         self.timeline.cycle(shown, &record);
         if self.config.gc_trace {
             trace_log::print(self.id, self.config.cpus, &record);
         }
+    }
+
+    /// Counts a cycle; its number.
+    fn count(&self, cause: Cause) -> u64 {
+        let number = self.cycles.load(Relaxed) + 1;
+        self.cycles.store(number, Relaxed);
+        if cause == Cause::Forced {
+            self.forced.store(self.forced.load(Relaxed) + 1, Release);
+        }
+        number
+    }
+
+    /// Takes down how long a cycle stopped the world, in sum and at most at a time.
+    fn record_pause(&self, sum: Duration, longest: Duration) {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let [sum, longest, unix] = [sum, longest, unix].map(|d| d.as_nanos() as u64);
+        self.pauses.record_stops(sum, longest, unix);
+    }
+
+    /// Credits what the mark queues have grown by, from `before`.
+    fn count_work_bytes(&self, before: i64, stats: Writer<'_>) {
+        let grown = self.marker.work_bytes().0 as i64 - before;
+        let guard = stats.acquire();
+        guard.mapped(grown);
+        guard.committed(grown);
+        guard.in_work_bufs(grown);
     }
 
     fn cycle_end(&self, heap: &SpanHeap, marked: &Marked) -> CycleEnd {
@@ -294,6 +378,7 @@ impl Collector {
             pages: pages.in_use(),
             overhead: Bytes(overhead),
             hard_limit: self.config.hard_limit,
+            marking: None,
         }
     }
 

@@ -3,21 +3,31 @@
 //! An object is marked when it is discovered, and queued if it can hold pointers. Queues are stacks of
 //! blocks, local to each worker; whole blocks move between workers through `crossbeam-deque`.
 
+pub mod beside;
 pub mod block;
 pub mod gang;
+pub mod pile;
+pub mod reports;
 pub mod termination;
+pub mod turn;
 pub mod worker;
 
 use crate::scan::{Shapes, Visitor};
 use crate::timeline::{Kind, Timeline};
+use beside::Bell;
 use besom_alloc_core::os::{OutOfMemory, thread_cpu_time};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
-use besom_stats::sync::{Mutex, lock, raw::AtomicBool, raw::Ordering::Relaxed};
+use besom_stats::sync::{
+    Mutex, lock,
+    raw::{AtomicBool, Ordering::Relaxed},
+};
 use block::BlockPool;
-use crossbeam_deque::{Stealer, Worker as Deque};
+use crossbeam_deque::{Steal, Stealer, Worker as Deque};
 use gang::Gang;
+use pile::Pile;
+use reports::Reports;
 use std::time::{Duration, Instant};
 use termination::Termination;
 use worker::Worker;
@@ -31,10 +41,36 @@ pub struct Shared {
     pub(crate) pool: BlockPool,
     pub(crate) stealers: Vec<Stealer<usize>>,
     pub(crate) termination: Termination,
+    /// Grey objects that are no worker's.
+    pub(crate) pile: Pile,
+    /// Of a cycle beside the program, what those who mark have reported: at the latest when they leave.
+    pub(crate) reports: Reports,
     /// A marked object could not be queued: the pool was empty.
     pub(crate) overflowed: AtomicBool,
     /// Live bytes were counted wrongly, by a rescan.
     pub(crate) recount: AtomicBool,
+}
+
+impl Shared {
+    /// Whether there may be work for worker `index`, in the pile or in another's deque.
+    fn has_work(&self, index: usize) -> bool {
+        !self.pile.is_empty() || self.others(index).any(|s| !s.is_empty())
+    }
+
+    fn others(&self, index: usize) -> impl Iterator<Item = &Stealer<usize>> {
+        self.stealers.iter().enumerate().filter(move |(i, _)| *i != index).map(|(_, s)| s)
+    }
+
+    /// A block of the pile, or of another's deque.
+    fn steal(&self, index: usize) -> Option<usize> {
+        let piled = self.pile.take().map(|block| block.expose_provenance());
+        piled.or_else(|| {
+            self.others(index).find_map(|s| match s.steal() {
+                Steal::Success(block) => Some(block),
+                Steal::Empty | Steal::Retry => None,
+            })
+        })
+    }
 }
 
 /// The marker of one heap.
@@ -42,6 +78,7 @@ pub struct Marker {
     shared: Shared,
     deques: Vec<Mutex<Deque<usize>>>,
     gang: Gang,
+    bell: Bell,
 }
 
 /// What marking found and took.
@@ -72,11 +109,14 @@ impl Marker {
                 pool: BlockPool::new(reserve, workers)?,
                 stealers,
                 termination: Termination::new(),
+                pile: Pile::new(),
+                reports: Reports::new(),
                 overflowed: AtomicBool::new(false),
                 recount: AtomicBool::new(false),
             },
             deques,
             gang: Gang::new(workers - 1),
+            bell: Bell::default(),
         })
     }
 
@@ -85,6 +125,13 @@ impl Marker {
         if self.deques.len() > 1 && last_live >= PARALLEL_FROM {
             // The thread's state in the deques' reclamation scheme is allocated when first used: by an empty steal.
             let _ = self.shared.stealers[1].steal();
+            self.gang.ensure_started();
+        }
+    }
+
+    /// Likewise before a cycle beside the program.
+    pub fn prepare_beside(&self, last_live: Bytes) {
+        if self.deques.len() > 1 && last_live >= PARALLEL_FROM {
             self.gang.ensure_started();
         }
     }

@@ -19,7 +19,7 @@ pub const CAUSES: usize = 4;
 /// Durations of which there is a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timed {
-    /// The stop of a cycle, from the request until the world goes on.
+    /// A stop of a cycle, from the request until the world goes on. A cycle beside the program has at least two.
     Pause,
     /// Any other stop, likewise.
     OtherPause,
@@ -27,9 +27,9 @@ pub enum Timed {
     Delay,
     /// Before a cycle's stop: finishing the last sweep, beside the program.
     FinishSweep,
-    /// Of a cycle's stop: from the request until the world is stopped.
+    /// Of a cycle's stop (its last one): from the request until the world is stopped.
     Stop,
-    /// From there until roots are scanned: caches are given back.
+    /// From there until roots are scanned, or beside the program until marking is over: caches are given back.
     Flush,
     /// Scanning roots.
     Roots,
@@ -37,10 +37,16 @@ pub enum Timed {
     Mark,
     /// From there until the world goes on.
     End,
+    /// A cycle beside the program: its stops before the last one, in which marking begins.
+    Start,
+    /// Of a cycle beside the program: roots and marking, which are in no stop.
+    Beside,
+    /// A mutator's wait for the collector in an allocation: assists.
+    Assist,
 }
 
 /// Values of [`Timed`].
-const TIMED: usize = Timed::End as usize + 1;
+const TIMED: usize = Timed::Assist as usize + 1;
 
 /// When what happened in a cycle, on the clock of its thread.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +59,46 @@ pub struct Times {
     pub marked: Duration,
     /// From the request until the world went on.
     pub pause: Duration,
+    /// Of a cycle beside the program, the stops before the last.
+    pub start: Duration,
+}
+
+/// Stops of a cycle before its last that are told apart. Beyond, they are told as one.
+const STOPS_MOST: usize = 8;
+
+/// The stops of a cycle before its last one: how late the world stood still, and how long the stop was in all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stops {
+    stops: [(Duration, Duration); STOPS_MOST],
+    len: usize,
+}
+
+impl Stops {
+    /// Adds one.
+    pub fn push(&mut self, delay: Duration, pause: Duration) {
+        if self.len < STOPS_MOST {
+            self.stops[self.len] = (delay, pause);
+            self.len += 1;
+        } else {
+            let last = &mut self.stops[STOPS_MOST - 1];
+            *last = (last.0 + delay, last.1 + pause);
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (Duration, Duration)> {
+        self.stops[..self.len].iter().copied()
+    }
+
+    /// The longest.
+    pub fn longest(&self) -> Duration {
+        self.iter().map(|(_, pause)| pause).max().unwrap_or_default()
+    }
+
+    /// Their time in sum.
+    pub fn total(&self) -> Duration {
+        self.iter().map(|(_, pause)| pause).sum()
+    }
 }
 
 /// Sums over all cycles that are taken down, and what the last of them found.
@@ -84,8 +130,8 @@ impl Totals {
 
 /// The record of one heap. While nobody holds `totals`, with `sum` over a histogram's values and `count` of them:
 ///
-/// - `count(Pause) == count of each phase == totals.all_cycles()`
-/// - `sum(Pause) == sum(Stop) + sum(Flush) + sum(Roots) + sum(Mark) + sum(End)`
+/// - `count of each phase == totals.all_cycles() <= count(Pause)`
+/// - `sum(Pause) + sum(Beside) == sum(Start) + sum(Stop) + sum(Flush) + sum(Roots) + sum(Mark) + sum(End)`
 /// - `count(Delay) == count(Pause) + count(OtherPause)`
 pub struct Measures {
     /// Held while a record is taken down, and while the histograms are read. Nobody stops while holding it.
@@ -128,20 +174,22 @@ impl Measures {
         Bytes(TIMED * size_of::<Histogram>())
     }
 
-    /// Takes a cycle down, after its stop.
-    pub fn cycle(&self, cause: Cause, marked: &Marked, times: Times) {
-        let Times { sweep, stop, marked: ended, pause } = times;
+    /// Takes a cycle down, after its last stop. `stops` are those before, each with its delay.
+    pub fn cycle(&self, cause: Cause, marked: &Marked, times: Times, beside: Option<&Stops>) {
+        let Times { sweep, stop, marked: ended, pause, start } = times;
         let marking = marked.root_time + marked.drain_time;
-        let flush = ended.saturating_sub(stop + marking);
+        let in_stop = if beside.is_some() { Duration::ZERO } else { marking };
+        let flush = ended.saturating_sub(stop + in_stop);
         let end = pause.saturating_sub(ended);
+        let last = stop + flush + in_stop + end;
         let mut totals = lock(&self.totals);
         totals.cycles[cause as usize] += 1;
         totals.mark_ns += ns(marked.cpu);
-        totals.stop_ns += ns(stop + flush + end);
+        totals.stop_ns += ns(start + stop + flush + end);
         totals.sweep_ns += ns(sweep);
         totals.roots = marked.roots.0 as u64;
         for (timed, duration) in [
-            (Timed::Pause, stop + flush + marking + end),
+            (Timed::Pause, last),
             (Timed::Delay, stop),
             (Timed::FinishSweep, sweep),
             (Timed::Stop, stop),
@@ -149,9 +197,21 @@ impl Measures {
             (Timed::Roots, marked.root_time),
             (Timed::Mark, marked.drain_time),
             (Timed::End, end),
+            (Timed::Start, start),
+            (Timed::Beside, marking - in_stop),
         ] {
             self.record(timed, duration);
         }
+        for (delay, pause) in beside.into_iter().flat_map(Stops::iter) {
+            self.record(Timed::Delay, delay);
+            self.record(Timed::Pause, pause);
+        }
+    }
+
+    /// Takes down how long a mutator assisted.
+    pub fn assisted(&self, time: Duration) {
+        let _totals = lock(&self.totals);
+        self.record(Timed::Assist, time);
     }
 
     /// Takes a stop down that was no cycle's, after it: how long it was in coming, and in all.
@@ -218,11 +278,13 @@ mod tests {
         let cycles = view.totals.all_cycles();
         let count = |timed| view.durations(timed).count();
         let sum = |timed| view.durations(timed).sum();
-        for timed in PHASES.into_iter().chain([Timed::Pause]) {
+        assert!(count(Timed::Pause) >= cycles);
+        for timed in PHASES.into_iter().chain([Timed::Start, Timed::Beside]) {
             assert_eq!(count(timed), cycles, "{timed:?}");
         }
-        assert_eq!(sum(Timed::Pause), PHASES[1..].iter().map(|&timed| sum(timed)).sum::<u64>());
-        assert_eq!(count(Timed::Delay), cycles + count(Timed::OtherPause));
+        let phases = sum(Timed::Start) + PHASES[1..].iter().map(|&timed| sum(timed)).sum::<u64>();
+        assert_eq!(sum(Timed::Pause) + sum(Timed::Beside), phases);
+        assert_eq!(count(Timed::Delay), count(Timed::Pause) + count(Timed::OtherPause));
     }
 
     #[test]
@@ -236,9 +298,9 @@ mod tests {
             cpu: t(900),
             ..Marked::default()
         };
-        let times = Times { sweep: t(7), stop: t(100), marked: t(650), pause: t(1000) };
-        measures.cycle(Cause::Forced, &marked, times);
-        measures.cycle(Cause::Limit, &marked, times);
+        let times = Times { sweep: t(7), stop: t(100), marked: t(650), pause: t(1000), start: t(0) };
+        measures.cycle(Cause::Forced, &marked, times, None);
+        measures.cycle(Cause::Limit, &marked, times, None);
         measures.other_stop(t(4), t(11));
         measures.read(|view| {
             check(&view);
@@ -260,6 +322,26 @@ mod tests {
     }
 
     #[test]
+    fn a_cycle_beside_the_program_stops_it_for_its_ends_only() {
+        let measures = Measures::new().expect("memory");
+        let t = Duration::from_nanos;
+        let marked = Marked { root_time: t(3000), drain_time: t(50_000), ..Marked::default() };
+        let mut stops = Stops::default();
+        stops.push(t(10), t(40));
+        stops.push(t(5), t(20));
+        let times = Times { sweep: t(7), stop: t(100), marked: t(150), pause: t(180), start: stops.total() };
+        measures.cycle(Cause::Pace, &marked, times, Some(&stops));
+        measures.read(|view| {
+            check(&view);
+            let sum = |timed| view.durations(timed).sum();
+            assert_eq!((sum(Timed::Pause), sum(Timed::Beside)), (240, 53_000));
+            assert_eq!((sum(Timed::Flush), sum(Timed::End), sum(Timed::Start)), (50, 30, 60));
+            assert_eq!((view.durations(Timed::Pause).count(), sum(Timed::Delay)), (3, 115));
+            assert_eq!(view.totals.stop_ns, 240);
+        });
+    }
+
+    #[test]
     fn a_reader_sees_all_of_a_record_or_nothing() {
         let measures = Measures::new().expect("memory");
         std::thread::scope(|scope| {
@@ -269,8 +351,13 @@ mod tests {
                     for i in 0..20_000u64 {
                         let t = |n| Duration::from_nanos(n);
                         let marked = Marked { root_time: t(i), drain_time: t(3 * i), ..Marked::default() };
-                        let times = Times { sweep: t(i), stop: t(i), marked: t(6 * i), pause: t(9 * i) };
-                        measures.cycle(Cause::Pace, &marked, times);
+                        let mut stops = Stops::default();
+                        stops.push(t(i), t(2 * i));
+                        let beside = (i % 2 == 0).then_some(&stops);
+                        let start = beside.map_or(t(0), Stops::total);
+                        let times =
+                            Times { sweep: t(i), stop: t(i), marked: t(6 * i), pause: t(9 * i), start };
+                        measures.cycle(Cause::Pace, &marked, times, beside);
                         if i % 3 == thread {
                             measures.other_stop(t(i), t(2 * i));
                         }

@@ -1,38 +1,74 @@
-//! When to collect, and how much to sweep on the way there.
+//! When to collect, how much to mark and to sweep on the way there.
 //!
 //! ```text
-//! goal  = live + (live + roots) * percent / 100 - its tables,  at least MIN_HEAP * percent / 100
-//! limit = memory limit - what the heap holds beside live objects
-//! goal  = min(goal, max(limit, live + least runway))
+//! goal    = live + (live + roots) * percent / 100 - its tables,  at least MIN_HEAP * percent / 100
+//! limit   = memory limit - what the heap holds beside live objects
+//! goal    = min(goal, max(limit, live + least runway))
+//! trigger = goal - runway, between 70 and 95 percent of the way there; the goal itself, if marking stops the world
 //! ```
 //!
 //! The tables beside the heap (2.4 %) count as growth: who sets the percentage means memory.
 //!
 //! `live` grows by what the caches are credited with, so it is what could be allocated by now, and is exact when the
-//! caches are flushed. Sweeping is paid in proportion to it: all pages are swept by the time the goal is met.
+//! caches are flushed. Sweeping is paid in proportion to it: all pages are swept by the time the trigger is met. So
+//! is marking, from there to the goal.
 
-use besom_alloc_core::heap_tables::HeapTables;
-use besom_alloc_core::units::{Bytes, PAGE_SIZE, Pages};
+mod assist;
+mod goal;
+mod limiter;
+mod runway;
+mod share;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+pub use limiter::{LEEWAY, LIMIT, Limiter, Spent};
+pub use share::{Allowance, BACKGROUND_SHARE, Share};
+
+use assist::Assist;
+use besom_alloc_core::units::{Bytes, Pages};
 use besom_stats::sync::raw::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use besom_stats::sync::{Mutex, lock};
+use goal::{Inputs, Lines};
+use runway::Runway;
+use std::time::Duration;
 
 /// The least goal at 100 percent. Higher: a small program's memory. Lower: it collects more often than a
 /// collection is worth.
 pub const MIN_HEAP: u64 = 4 << 20;
-/// One byte in this many is table, not page.
-const TABLE_SHARE: u64 = ((PAGE_SIZE + HeapTables::BYTES_PER_PAGE) / HeapTables::BYTES_PER_PAGE) as u64;
-/// Near a limit, a cycle may start no sooner than after `live / RUNWAY_SHARE` allocated bytes. Higher: a heap
-/// that is too small spends all its time collecting. Lower: the soft limit is passed by more.
-const RUNWAY_SHARE: u64 = 16;
-/// The least runway.
-const RUNWAY_LEAST: u64 = 256 << 10;
-/// Bytes of allocation that the sweep is ahead of its schedule, so that the last page is not due at the goal.
+/// Bytes of allocation that the sweep is ahead of its schedule, so that the last page is not due at the trigger.
 const SWEEP_AHEAD: i64 = 1 << 20;
+/// Mutators may be ahead of the workers by one part in so many of a cycle's work. Higher: a burst, or workers that wake
+/// up late, make them assist, though there will be nothing left to assist with. Lower: if they do have to assist, it
+/// comes later, and is steeper.
+const HEAD_START: u64 = 10;
+
+/// A number of processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpus(pub u32);
+
+/// How marking beside the program went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marking {
+    /// Bytes scanned, as told to [`Pacer::revise`].
+    pub work: Bytes,
+    /// Bytes allocated meanwhile, black and white.
+    pub allocated: Bytes,
+    /// From the start of marking to its end.
+    pub elapsed: Duration,
+    /// Processor time of background workers: dedicated, fractional, idle.
+    pub background: Duration,
+    /// Mutators' time at work in assists.
+    pub assist: Duration,
+    /// How many mutators ran, in the mean, those at work in assists among them; 0: not known, and nothing is learnt.
+    pub running: f64,
+}
 
 /// What a cycle found, for the next goal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CycleEnd {
-    /// Bytes of marked slots.
+    /// Bytes of marked slots, with those allocated black.
     pub live: Bytes,
     /// Bytes of roots.
     pub roots: Bytes,
@@ -42,18 +78,18 @@ pub struct CycleEnd {
     pub overhead: Bytes,
     /// The hard limit; 0: none.
     pub hard_limit: Bytes,
+    /// How marking beside the program went; `None`: it stopped the world.
+    pub marking: Option<Marking>,
 }
 
-/// What the goal follows from.
-struct Inputs {
-    percent: u32,
-    memory_limit: Bytes,
-    last: CycleEnd,
-}
+/// How far past the goal, or the one that a grown heap gets, mutators wait for the end of a cycle that they cannot help on.
+/// Higher: a memory limit is passed by more when the leader of the cycle is late. Lower: they wait where a little memory would
+/// have done.
+const WAIT_PAST: f64 = 1.02;
 
 /// The pacer of one heap: no clock, no threads.
 ///
-/// - `goal == inputs.goal()` whenever nobody holds `inputs`
+/// - `(goal, trigger, held, stretched) == inputs.lines()` whenever nobody holds `inputs`
 /// - `live + dead` is all that was ever credited; with the caches flushed, the bytes allocated ever
 /// - `dead` == bytes freed ever, and what is found dead and not swept yet
 pub struct Pacer {
@@ -65,19 +101,40 @@ pub struct Pacer {
     /// Bytes that cycles found dead, ever.
     dead: AtomicI64,
     goal: AtomicU64,
+    trigger: AtomicU64,
+    held: AtomicU64,
+    stretched: AtomicU64,
+    assist: Assist,
+    limiter: Limiter,
+    cpus: Option<Cpus>,
     marked: AtomicU64,
     sweep_pages: AtomicU64,
     swept: AtomicU64,
 }
 
 impl Pacer {
-    /// A pacer before its first cycle. Percent 0: collections on request only, or near a limit.
-    pub fn new(percent: u32, memory_limit: Bytes, hard_limit: Bytes) -> Pacer {
-        let inputs = Inputs { percent, memory_limit, last: CycleEnd { hard_limit, ..CycleEnd::default() } };
+    /// A pacer before its first cycle. Percent 0: collections on request only, or near a limit. `concurrent`: marking
+    /// runs beside the program, on a share of so many processors.
+    pub fn new(percent: u32, memory_limit: Bytes, hard_limit: Bytes, concurrent: Option<Cpus>) -> Pacer {
+        let inputs = Inputs {
+            percent,
+            memory_limit,
+            concurrent: concurrent.is_some(),
+            last: CycleEnd { hard_limit, ..CycleEnd::default() },
+            runway: Runway::default(),
+        };
+        let Lines { goal, trigger, held, stretched } = inputs.lines();
         Pacer {
             live: AtomicI64::new(0),
             dead: AtomicI64::new(0),
-            goal: AtomicU64::new(inputs.goal()),
+            goal: AtomicU64::new(goal),
+            trigger: AtomicU64::new(trigger),
+            held: AtomicU64::new(held),
+            stretched: AtomicU64::new(stretched),
+            assist: Assist::default(),
+            // Where the world is stopped, all of it is.
+            limiter: Limiter::new(concurrent.unwrap_or(Cpus(1))),
+            cpus: concurrent,
             marked: AtomicU64::new(0),
             sweep_pages: AtomicU64::new(0),
             swept: AtomicU64::new(0),
@@ -90,15 +147,69 @@ impl Pacer {
         self.live.fetch_add(bytes, Relaxed);
     }
 
-    /// Whether a collection is due.
+    /// Whether a collection is due, if none runs.
     #[inline]
     pub fn due(&self) -> bool {
-        self.live.load(Relaxed).max(0) as u64 >= self.goal.load(Relaxed)
+        self.due_with(0)
     }
 
     /// Whether one is due before `bytes` more are allocated.
+    #[inline]
     pub fn due_with(&self, bytes: i64) -> bool {
-        self.live.load(Relaxed).saturating_add(bytes).max(0) as u64 >= self.goal.load(Relaxed)
+        let live = self.live.load(Relaxed).saturating_add(bytes).max(0) as u64;
+        live >= self.trigger.load(Relaxed) && (!self.limiter.limiting() || live >= self.held.load(Relaxed))
+    }
+
+    /// Whether `bytes` more pass the goal.
+    pub fn is_past_goal(&self, bytes: i64) -> bool {
+        self.live.load(Relaxed).saturating_add(bytes).max(0) as u64 >= self.goal()
+    }
+
+    /// Whether so much is allocated that mutators must wait for the end of a cycle beside the program if they cannot help
+    /// it on. What they owe does not hold them: near the end it is little, and what workers have done pays for much.
+    pub fn is_past_hard_goal(&self) -> bool {
+        let most = self.stretched.load(Relaxed) as f64 * WAIT_PAST;
+        self.live() as f64 > most && !self.limiter.limiting()
+    }
+
+    /// Begins marking beside the program; the world is stopped. The work that mutators need not do, as if background
+    /// workers had done it.
+    pub fn begin_marking(&self) -> i64 {
+        let (expected, roots) = {
+            let inputs = lock(&self.inputs);
+            (inputs.expected(), inputs.last.roots.0 as u64)
+        };
+        let live = self.live();
+        self.assist.begin(live, expected, live + roots);
+        self.revise(0);
+        (expected / HEAD_START) as i64
+    }
+
+    /// Sets the assists anew: `work` bytes were scanned in this cycle by now. To be called for each MiB or so.
+    pub fn revise(&self, work: u64) {
+        self.assist.revise(work, self.live(), self.goal.load(Relaxed), self.stretched.load(Relaxed));
+    }
+
+    /// Bytes to be scanned, or taken from what workers scanned, by who allocates `bytes`; 0: no marking runs, or the
+    /// limiter is on.
+    #[inline]
+    pub fn assist_work(&self, bytes: i64) -> i64 {
+        match self.assist.owed(bytes) {
+            0 => 0,
+            _ if self.limiter.limiting() => 0,
+            owed => owed,
+        }
+    }
+
+    /// Ends marking beside the program, as [`Self::end_cycle`] does; the world is stopped. No assists from here on.
+    pub fn end_marking(&self) {
+        self.assist.end();
+    }
+
+    /// What keeps collections from taking the program's processors. Assists look at it now and then, and give up if it
+    /// is limiting. If marking stops the world, it is told of stops as of assists of one mutator that runs.
+    pub fn limiter(&self) -> &Limiter {
+        &self.limiter
     }
 
     /// Ends a cycle; the caches are flushed.
@@ -108,14 +219,24 @@ impl Pacer {
         self.marked.store(end.live.0 as u64, Relaxed);
         self.sweep_pages.store(end.pages.0 as u64, Relaxed);
         self.swept.store(0, Relaxed);
-        self.change(|inputs| inputs.last = end);
+        self.end_marking();
+        self.change(|inputs| {
+            if let (Some(marking), Some(cpus)) = (&end.marking, self.cpus) {
+                inputs.runway.learn(marking, cpus);
+            }
+            inputs.last = end;
+        });
     }
 
-    /// Changes an input, and the goal with it.
+    /// Changes an input, and the lines with it.
     fn change(&self, set: impl FnOnce(&mut Inputs)) {
         let mut inputs = lock(&self.inputs);
         set(&mut inputs);
-        self.goal.store(inputs.goal(), Relaxed);
+        let Lines { goal, trigger, held, stretched } = inputs.lines();
+        self.goal.store(goal, Relaxed);
+        self.trigger.store(trigger, Relaxed);
+        self.held.store(held, Relaxed);
+        self.stretched.store(stretched, Relaxed);
     }
 
     /// Changes the growth; takes effect at once.
@@ -138,9 +259,15 @@ impl Pacer {
         lock(&self.inputs).memory_limit
     }
 
-    /// Bytes at which the next cycle starts.
+    /// Bytes at which the next cycle ends.
     pub fn goal(&self) -> u64 {
         self.goal.load(Relaxed)
+    }
+
+    /// Bytes at which it starts.
+    pub fn trigger(&self) -> u64 {
+        let line = if self.limiter.limiting() { &self.held } else { &self.trigger };
+        line.load(Relaxed)
     }
 
     /// Bytes that the last cycle marked.
@@ -162,7 +289,7 @@ impl Pacer {
     /// The goal, and what follows from its inputs at the same moment, which is the same.
     pub fn goal_twice(&self) -> (u64, u64) {
         let inputs = lock(&self.inputs);
-        (self.goal(), inputs.goal())
+        (self.goal(), inputs.lines().goal)
     }
 
     /// Pages that must be swept before `bytes` more are allocated.
@@ -174,7 +301,7 @@ impl Pacer {
             return Pages(0);
         }
         let base = self.marked.load(Relaxed);
-        let runway = self.goal.load(Relaxed).saturating_sub(base).max(1);
+        let runway = self.trigger.load(Relaxed).saturating_sub(base).max(1);
         let allocated = (self.live.load(Relaxed) + bytes + SWEEP_AHEAD - base as i64).max(0) as u64;
         let due =
             (u128::from(pages) * u128::from(allocated) / u128::from(runway)).min(u128::from(pages)) as u64;
@@ -187,103 +314,5 @@ impl Pacer {
             Some(pages) => self.swept.fetch_add(pages.0 as u64, Relaxed),
             None => self.swept.swap(u64::MAX / 2, Relaxed),
         };
-    }
-}
-
-impl Inputs {
-    fn goal(&self) -> u64 {
-        let CycleEnd { live, roots, overhead, hard_limit, .. } = self.last;
-        let [live, roots, overhead] = [live, roots, overhead].map(|bytes| bytes.0 as u64);
-        let percent = u64::from(self.percent);
-        let grown = live.saturating_add((live + roots).saturating_mul(percent) / 100);
-        let free =
-            if percent == 0 { u64::MAX } else { (grown - grown / TABLE_SHARE).max(MIN_HEAP * percent / 100) };
-        let limited = [self.memory_limit, hard_limit]
-            .into_iter()
-            .filter(|&limit| limit != Bytes(0))
-            .map(|limit| (limit.0 as u64).saturating_sub(overhead))
-            .min()
-            .map_or(u64::MAX, |limit| limit.max(live + (live / RUNWAY_SHARE).max(RUNWAY_LEAST)));
-        free.min(limited)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn end(live: usize, pages: usize) -> CycleEnd {
-        CycleEnd { live: Bytes(live), pages: Pages(pages), ..CycleEnd::default() }
-    }
-
-    #[test]
-    fn the_goal_follows_live_bytes_and_roots() {
-        let pacer = Pacer::new(100, Bytes(0), Bytes(0));
-        assert_eq!(pacer.goal(), 4 << 20);
-        pacer.end_cycle(CycleEnd { roots: Bytes(1 << 20), ..end(10 << 20, 0) });
-        let less_tables = |bytes: u64| bytes - bytes / TABLE_SHARE;
-        assert_eq!(pacer.goal(), less_tables(21 << 20));
-        pacer.set_percent(50);
-        assert_eq!(pacer.goal(), less_tables((10 << 20) + (11 << 20) / 2));
-        pacer.set_percent(0);
-        assert_eq!(pacer.goal(), u64::MAX);
-        assert_eq!(pacer.percent(), 0);
-        pacer.set_percent(u32::MAX);
-        assert!(pacer.goal() > 1 << 40);
-    }
-
-    #[test]
-    fn a_limit_wins_but_leaves_a_runway() {
-        let pacer = Pacer::new(100, Bytes(64 << 20), Bytes(0));
-        pacer.end_cycle(CycleEnd { overhead: Bytes(4 << 20), ..end(40 << 20, 0) });
-        assert_eq!(pacer.goal(), 60 << 20);
-        pacer.end_cycle(end(64 << 20, 0));
-        assert_eq!(pacer.goal(), 68 << 20);
-        pacer.set_memory_limit(Bytes(1));
-        assert_eq!(pacer.goal(), 68 << 20);
-    }
-
-    #[test]
-    fn the_last_change_of_each_input_counts() {
-        let pacer = Pacer::new(100, Bytes(0), Bytes(0));
-        for round in 0..2000u32 {
-            let (live, percent) = ((8 + round as usize % 7) << 20, 50 + round % 13);
-            std::thread::scope(|threads| {
-                threads.spawn(|| pacer.set_percent(percent));
-                pacer.end_cycle(end(live, 0));
-            });
-            let alone = Pacer::new(percent, Bytes(0), Bytes(0));
-            alone.end_cycle(end(live, 0));
-            assert_eq!(pacer.goal(), alone.goal(), "round {round}");
-        }
-    }
-
-    #[test]
-    fn totals_are_all_that_was_credited_and_found_dead() {
-        let pacer = Pacer::new(100, Bytes(0), Bytes(0));
-        pacer.credit(10_000);
-        pacer.credit(-2_000);
-        assert_eq!(pacer.totals(), (8_000, 0));
-        pacer.end_cycle(end(3_000, 0));
-        pacer.credit(500);
-        assert_eq!(pacer.totals(), (8_500, 5_000));
-        pacer.end_cycle(end(3_500, 0));
-        assert_eq!((pacer.totals(), pacer.live()), ((8_500, 5_000), 3_500));
-    }
-
-    #[test]
-    fn all_pages_are_due_before_the_goal() {
-        let pacer = Pacer::new(100, Bytes(0), Bytes(0));
-        pacer.end_cycle(end(8 << 20, 1000));
-        let mut swept = 0;
-        while !pacer.due() {
-            pacer.credit(8192);
-            let debt = pacer.sweep_debt(0);
-            pacer.swept(Some(debt));
-            swept += debt.0;
-        }
-        assert_eq!(swept, 1000);
-        pacer.swept(None);
-        assert_eq!(pacer.sweep_debt(1 << 30), Pages(0));
     }
 }

@@ -7,6 +7,7 @@ use crate::layout::Layouts;
 use besom_alloc_core::span_class::{ClassFacts, Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_stats::race_detector::outside;
+use besom_stats::sync::raw::{AtomicUsize, Ordering::Relaxed};
 use besom_stats::{fatal, memory_checker};
 use std::ffi::c_void;
 
@@ -36,6 +37,10 @@ pub trait Visitor {
     fn exact(&mut self, address: usize);
     /// Any word: a pointer if it lies in an allocated slot.
     fn any(&mut self, word: usize);
+    /// The same for a word of a native stack, which may have been left there by a call that is over.
+    fn stale(&mut self, word: usize) {
+        self.any(word);
+    }
     /// What is known of shapes, for ranges that a trace function names.
     fn shapes(&self) -> &Shapes;
 }
@@ -92,17 +97,17 @@ unsafe impl Send for Shapes {}
 /// entries in the queue for each array.
 pub const PIECE: usize = 128 << 10;
 
-/// Reads a word that its owner, which is stopped, or the VM may have written in any way.
+/// Reads a word that the VM may have written in any way, or writes at this moment.
 #[inline(always)]
 unsafe fn read(at: *const usize) -> usize {
-    // SAFETY: the caller's promise: the word is readable, and no thread writes it now.
-    unsafe { at.read_volatile() }
+    // SAFETY: the caller's promise: the word is readable, and aligned.
+    unsafe { AtomicUsize::from_ptr(at.cast_mut()).load(Relaxed) }
 }
 
 /// Shows the pointers among `words` words to the visitor.
 ///
 /// # Safety
-/// The words must be readable, and not written meanwhile.
+/// The words must be readable.
 #[inline(always)]
 pub unsafe fn scan_words<V: Visitor + ?Sized>(
     start: *const usize,
@@ -142,7 +147,7 @@ pub unsafe fn scan_stack<V: Visitor + ?Sized>(start: *const usize, words: usize,
     for i in 0..words {
         // SAFETY: the caller's promise.
         let word = unsafe { read(start.add(i)) };
-        visitor.any(if tracked { memory_checker::known(word) } else { word });
+        visitor.stale(if tracked { memory_checker::known(word) } else { word });
     }
 }
 
@@ -150,8 +155,7 @@ pub unsafe fn scan_stack<V: Visitor + ?Sized>(start: *const usize, words: usize,
 /// the offset of the next piece, if the object has more.
 ///
 /// # Safety
-/// `offset` must be the start of an allocated slot of class `class`, or a piece's start in a large object, and
-/// nobody may write the object meanwhile.
+/// `offset` must be the start of an allocated slot of class `class`, or a piece's start in a large object.
 #[inline(always)]
 pub unsafe fn scan_object<V: Visitor>(
     heap: &SpanHeap,

@@ -95,10 +95,16 @@ numbered! {
     WaitForP,
     /// A thread waits for another's collection.
     WaitForCycle,
+    /// A thread marks, or waits for those who do, before it allocates more: bytes that it marked.
+    MarkAssist,
+    /// A thread scans its own roots.
+    OwnRoots,
     /// A thread attaches, and waits for what it needs for that.
     Attach,
     /// Memory goes back to the system: bytes.
     Release,
+    /// The same in the background: bytes.
+    Scavenge,
     /// A sample: live bytes, the goal, the footprint. Not a slice.
     Heap,
 }
@@ -108,6 +114,8 @@ numbered! {
     Why, REASONS;
     /// A cycle.
     Cycle,
+    /// A cycle beside the program: marking begins, or did not end yet.
+    Mark,
     /// A walk over all objects.
     Walk,
     /// A check of the heap's structures.
@@ -352,11 +360,12 @@ impl Timeline {
         let tid = current_tid();
         let all = ns(cycle.total);
         let swept = ns(cycle.sweep);
-        let stopped = swept + ns(cycle.stop);
-        let ended = all - ns(cycle.end);
-        let ready = all - ns(cycle.resume);
-        let rooted = ended - ns(cycle.marked.drain_time);
-        let flushed = rooted - ns(cycle.marked.root_time);
+        let (end, ready) = (all - ns(cycle.end), all - ns(cycle.resume));
+        let (roots, drain) = (ns(cycle.marked.root_time), ns(cycle.marked.drain_time));
+        // In the stop, between the flush and the end; or beside the program, before the stop.
+        let (asked, marked) = cycle.beside.map_or((swept, end), |asked| (ns(asked), ns(asked)));
+        let (stopped, rooted) = (asked + ns(cycle.stop), marked - drain);
+        let flushed = if cycle.beside.is_some() { end } else { rooted - roots };
         let number = [cycle.number, 0, 0, 0];
         let facts = [cycle.number, cycle.before, cycle.marked.live.0 as u64, cycle.goal];
         let phase = |kind, from, to| event(began, kind, 0, tid, from..to, [0; 4]);
@@ -364,11 +373,11 @@ impl Timeline {
         let events: [Event; CYCLE_EVENTS] = [
             event(began, Kind::Cycle, cycle.cause as u8, tid, 0..all, facts),
             phase(Kind::FinishSweep, 0, swept),
-            phase(Kind::Stop, swept, stopped),
+            phase(Kind::Stop, asked, stopped),
             phase(Kind::Flush, stopped, flushed),
-            phase(Kind::Roots, flushed, rooted),
-            phase(Kind::Mark, rooted, ended),
-            phase(Kind::End, ended, ready),
+            phase(Kind::Roots, rooted - roots, rooted),
+            phase(Kind::Mark, rooted, marked),
+            phase(Kind::End, end, ready),
             phase(Kind::Resume, ready, all),
             event(began, Kind::WorldStopped, Why::Cycle as u8, WORLD, stopped..ready, number),
         ];

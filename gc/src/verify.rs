@@ -8,7 +8,7 @@ use crate::scan::{Shapes, Visitor, scan_object};
 use besom_alloc_core::heap_tables::GRANULE;
 use besom_alloc_core::os::Mapping;
 use besom_alloc_core::span_class::SpanClass;
-use besom_alloc_core::span_heap::SpanHeap;
+use besom_alloc_core::span_heap::{Found, SpanHeap};
 use besom_alloc_core::units::Bytes;
 use besom_stats::fatal;
 use bitvec::prelude::{BitSlice, Lsb0};
@@ -51,13 +51,18 @@ struct Verifier<'a> {
     queue: *mut Reached,
     len: usize,
     parent: usize,
+    /// Threads ran since the first marker looked at their native stacks. What has died since may still be named there: by
+    /// a word that a call left behind, and that a later call's frame covers without having written it.
+    beside: bool,
 }
 
-/// Marks again and compares; aborts on an object that is reachable and not marked. Returns the objects that were
-/// reached; `None` when the system refuses the memory that this takes.
+/// Marks again and compares; aborts on an object that is reachable and not marked. `beside`: threads ran after the first
+/// marker looked at their native stacks; then what they alone name is looked at only if it is marked. Returns the objects
+/// that were reached; `None` when the system refuses the memory that this takes.
 pub fn verify_marks(
     heap: &SpanHeap,
     shapes: &Shapes,
+    beside: bool,
     roots: impl FnOnce(&mut dyn Visitor) -> Bytes,
 ) -> Option<usize> {
     let granules = heap.pages().grown().bytes().0 / GRANULE;
@@ -73,6 +78,7 @@ pub fn verify_marks(
         queue: queue.ptr().cast(),
         len: 0,
         parent: ROOT,
+        beside,
     };
     roots(&mut verifier);
     let mut at = 0;
@@ -127,6 +133,13 @@ impl Visitor for Verifier<'_> {
 
     fn any(&mut self, word: usize) {
         self.reach(word, false);
+    }
+
+    fn stale(&mut self, word: usize) {
+        let is_dead = |found: Found| !self.heap.tables().is_marked(found.offset);
+        if !self.beside || !self.heap.find(word).is_some_and(is_dead) {
+            self.reach(word, false);
+        }
     }
 
     fn shapes(&self) -> &Shapes {

@@ -17,4 +17,27 @@ pub trait World {
 
     /// Shows every root to the visitor; returns the bytes that were looked at.
     fn visit_roots(&self, stopped: &Stopped<'_>, visitor: &mut dyn Visitor) -> Bytes;
+
+    /// Marking beside the program begins: stores are watched from here on, and the roots of all mutators are grey. From the
+    /// resume on each mutator scans its own before it goes on.
+    fn begin_marking(&self, stopped: &Stopped<'_>);
+
+    /// It ends: stores are watched no more.
+    fn end_marking(&self, stopped: &Stopped<'_>);
+
+    /// Shows the roots that only a stop holds still; the bytes.
+    fn visit_still_roots(&self, stopped: &Stopped<'_>, visitor: &mut dyn Visitor) -> Bytes;
+
+    /// While marking, shows the roots that belong to no mutator, as they were when it began; the bytes.
+    fn visit_shared_roots(&self, visitor: &mut dyn Visitor) -> Bytes;
+
+    /// While marking, shows the roots of those mutators that do not run; the bytes, and whether the roots of all have been
+    /// scanned. Those that run are about to scan their own.
+    fn visit_resting_roots(&self, visitor: &mut dyn Visitor) -> (Bytes, bool);
+
+    /// Returns once every mutator that runs has handed in what it overwrote.
+    fn handshake(&self);
+
+    /// Mutators that run.
+    fn running(&self) -> usize;
 }

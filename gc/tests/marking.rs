@@ -38,8 +38,16 @@ fn mark(yard: &mut Yard, marker: &Marker, last_live: Bytes, roots: &[*mut u64]) 
 }
 
 fn verified(yard: &Yard, roots: &[*mut u64]) -> Option<usize> {
-    verify_marks(&yard.heap, &yard.shapes, |visitor| {
+    verify_marks(&yard.heap, &yard.shapes, false, |visitor| {
         roots.iter().for_each(|root| visitor.any(root.addr()));
+        Bytes(0)
+    })
+}
+
+/// The same for words of a native stack, after threads ran beside the first marker, or not.
+fn verified_stack(yard: &Yard, beside: bool, words: &[*mut u64]) -> Option<usize> {
+    verify_marks(&yard.heap, &yard.shapes, beside, |visitor| {
+        words.iter().for_each(|word| visitor.stale(word.addr()));
         Bytes(0)
     })
 }
@@ -205,6 +213,21 @@ fn a_root_that_was_missed_is_named() {
         let root = yard.alloc(16, Kind::Values);
         yard.stop();
         verified(&yard, &[root]);
+    });
+}
+
+#[test]
+fn what_a_call_left_on_a_stack_is_a_root_only_if_no_thread_ran_since() {
+    let parts = ["besom: verify: a root leads to ", "32 bytes, which is not marked"];
+    dies("what_a_call_left_on_a_stack_is_a_root_only_if_no_thread_ran_since", &parts, || {
+        let mut yard = Yard::new(Encoding::default(), None);
+        let (root, leaf, dead) =
+            (yard.alloc(16, Kind::Values), yard.alloc(16, Kind::NoScan), yard.alloc(32, Kind::Values));
+        write(root, 0, leaf);
+        let marker = Marker::new(1, QUEUE_LEAST).expect("a marker");
+        mark(&mut yard, &marker, Bytes(0), &[root]);
+        assert_eq!(verified_stack(&yard, true, &[dead, root]), Some(2));
+        verified_stack(&yard, false, &[dead, root]);
     });
 }
 

@@ -191,14 +191,14 @@ impl Guest<'_> {
             return false;
         }
         self.work();
-        toy.scheduler.stop(toy, self.seat);
+        toy.scheduler.stop(toy, Some(self.seat));
         assert!(!toy.stopped.swap(true, Relaxed), "stopped twice");
         toy.world.exclusive();
         toy.roots.iter().for_each(AccessCheck::exclusive);
         toy.ps.iter().filter(|p| p.exists.load(Acquire)).for_each(|p| p.cache.exclusive());
         toy.collections.fetch_add(1, Relaxed);
         toy.stopped.store(false, Relaxed);
-        toy.scheduler.resume(toy, self.seat);
+        toy.scheduler.resume(toy, Some(self.seat));
         self.work();
         sweep();
         toy.scheduler.end_collection();

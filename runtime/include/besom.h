@@ -141,12 +141,18 @@ typedef struct besom_encoding {
 } besom_encoding;
 
 /* A trace function tells the collector about edges by calling besom_trace and besom_trace_range, and does nothing
- * else: it runs while the world is stopped, on a collector's thread, several at a time for different objects.
+ * else: it runs on a collector's thread or on one that allocates, several at a time for different objects.
  * It must not allocate, lock, or call any other function of this header: one that takes the mutator aborts
- *   besom: <function>: called by a trace function or a visit, while the world is stopped
+ *   besom: <function>: called by a trace function or a visit
  * `data` is besom_options.data for
  * options.trace and options.roots, and the pointer given to besom_mutator_roots for that one. `object` is
- * the object to trace, or NULL when roots are asked for. A newborn is zeroed: a trace function must take that. */
+ * the object to trace, or NULL when roots are asked for. A newborn is zeroed: a trace function must take that.
+ *
+ * In mode BESOM_CONCURRENT, options.trace runs beside the program, which may change the object at the same moment. So it must
+ * take what it finds: read each word once, whole; look at a length once, and let what lies up to it be readable, also if the
+ * object has just shrunk or moved to another storage (an object whose elements lie in memory of malloc's must not free or
+ * reallocate that while a cycle may trace it: make the storage an object of the heap). What it misses because of a store at
+ * that moment, the store has handed in, if it went through besom_write. */
 typedef void (*besom_trace_fn)(besom_tracer *tracer, void *object, void *data);
 
 /* One strong edge, to the object that starts at `object`. NULL and addresses outside the heap are skipped; an
@@ -160,7 +166,8 @@ void besom_trace_range(besom_tracer *tracer, const void *start, size_t words, in
 /* besom_options.mode */
 enum {
     BESOM_STOP_THE_WORLD = 0, /* marking stops every mutator; stores need no barrier */
-    BESOM_CONCURRENT = 1      /* not in this release: besom_heap_new returns BESOM_ERR_INVALID */
+    BESOM_CONCURRENT = 1      /* marking goes on beside the program, which is stopped twice a cycle for some ten microseconds;
+                               * stores go through besom_write, and a thread that allocates much helps to mark */
 };
 
 /* besom_options.verify; see the chapter on debugging */
@@ -182,21 +189,23 @@ typedef struct besom_options {
                              * pass it collects, asks out_of_memory, and at last returns NULL; one that would pass it in
                              * an empty heap returns NULL at once.  default 0: none */
     size_t memory_limit;    /* bytes, soft, counted as heap_limit is: collect sooner, and give free memory back before more
-                             * is taken, to stay below; what is live may pass it.  default 0: none */
+                             * is taken, to stay below; what is live may pass it. From 95 % of it on free memory goes
+                             * back in the background too.  default 0: none */
     unsigned gc_percent;    /* growth over live bytes before the next cycle.
                              * default 100; 0: collect on request and at a limit only */
     unsigned procs;         /* Ps: how many attached threads run at once, at most BESOM_PROCS_MAX.
                              * default 0: as many as are attached */
-    unsigned mark_workers;  /* threads that mark while the world is stopped, at most 256.
-                             * default 0: one for each CPU */
-    int mode;               /* default and only choice: BESOM_STOP_THE_WORLD */
+    unsigned mark_workers;  /* threads that may mark at once, at most 256. Beside the program they take a quarter of the
+                             * CPUs in sum, and those that it leaves idle.  default 0: one for each CPU */
+    int mode;               /* default BESOM_CONCURRENT; or BESOM_STOP_THE_WORLD */
     int scan_native_stacks; /* 1: attached threads' C stacks and registers are conservative roots, so C locals need
                              * no frames; a thread must be on its own stack, not a coroutine's, when it enters
                              * the library. 0: the program names its roots.  default 1 */
     int tiny;               /* 1: BESOM_NOSCAN objects under 16 bytes share blocks.  default 1 */
     besom_encoding encoding; /* for BESOM_VALUES.  default: plain aligned pointers */
     besom_trace_fn trace;    /* for BESOM_TRACED objects; with NULL they have no edges.  default NULL */
-    besom_trace_fn roots;    /* the heap's own roots beside all others; called once a cycle with object = NULL.
+    besom_trace_fn roots;    /* the heap's own roots beside all others; called once a cycle with object = NULL, while the world is
+                              * stopped, in either mode: keep it short. Stores to what it reads need no barrier.
                               * default NULL */
     void *data;              /* handed to trace, roots and out_of_memory.  default NULL */
     /* Called on the allocating thread when a full collection did not make room for `bytes`, its own or one of another
@@ -235,7 +244,8 @@ besom_status besom_heap_free(besom_heap *heap);
  * one at that one's next safepoint.
  *
  * The collector stops the world by asking every mutator to reach a safepoint, so a mutator must reach one often:
- * allocation is one, and a loop that does not allocate calls besom_safepoint. Around anything that may wait
+ * allocation is one, and a loop that does not allocate calls besom_safepoint. After the stop in which marking begins, each
+ * mutator scans its own roots before it goes on: some microseconds, and 0.1 ms or so for each MiB of its stacks. Around anything that may wait
  * (a read, a lock, a join, a sleep) a mutator is *blocked*: its P is free for others and no collection waits
  * for it. Between besom_block and besom_unblock the thread must touch no object.
  *
@@ -374,10 +384,11 @@ void *besom_new_array(besom_mutator *m, besom_layout element, size_t count);
 /* ==== Stores =============================================================================================
  *
  * Every store of what may be a pointer, into a heap object or into a registered root range (then object = NULL),
- * goes through these; else concurrent marking can miss it. Not needed: C locals, frames, the VM stack of
- * besom_stack_set, and the first stores into an object that was allocated since the last safepoint. In mode
- * BESOM_STOP_THE_WORLD, the only one in this release, a plain store will do; a VM that calls these today runs
- * unchanged when marking becomes concurrent.
+ * goes through these; else concurrent marking can miss what the store overwrites, and free it while a thread holds it. Not
+ * needed: C locals, frames, the VM stack of besom_stack_set, what besom_options.roots and besom_mutator_roots trace, handles
+ * (besom_handle_set sees to it), and the first stores into an object that was allocated since the last safepoint. In mode
+ * BESOM_STOP_THE_WORLD a plain store will do. A missing one is found by BESOM_VERIFY=marks, which prints the object that was
+ * lost and how it is reached.
  *
  * With verify = heap each checks the object it is given, and aborts:
  *   besom: besom_write: 0x<address> is no object of this heap
@@ -385,14 +396,20 @@ void *besom_new_array(besom_mutator *m, besom_layout element, size_t count);
  */
 
 /* *slot = value, where slot is a field of object, of any pointer type. INLINE: one load, one branch, and the store
- * of one untorn word. */
+ * of one untorn word. While objects are marked a call, some ten nanoseconds: what is overwritten goes into the mutator's buffer
+ * of 64 words, which it marks when it is full (Yuasa's barrier: what was reachable when marking began is kept). */
 BESOM_INLINE void besom_write(besom_mutator *m, void *object, void *slot, void *value);
 
-/* *slot = value for a word in the heap's encoding, pointer or not. INLINE, cost as besom_write. */
+/* *slot = value for a word in the heap's encoding, pointer or not. INLINE, cost as besom_write.
+ *
+ * What a store overwrites is read as a plain pointer and in the heap's encoding. If a BESOM_TRACED object holds a pointer in
+ * a form that only the trace function knows, show it before it is overwritten, with no safepoint between:
+ *     void *shown = <the pointer in the slot>;
+ *     besom_write(m, NULL, &shown, NULL); */
 BESOM_INLINE void besom_write_value(besom_mutator *m, void *object, uint64_t *slot, uint64_t value);
 
-/* Copies words from `from` to `to`, a part of object; they may overlap. Words are read as the object's kind has
- * them. */
+/* Copies words from `from` to `to`, a part of object; they may overlap. Each word is stored whole while objects are
+ * marked. */
 void besom_write_range(besom_mutator *m, void *object, void *to, const void *from, size_t words);
 
 /* ==== Roots ==============================================================================================
@@ -405,7 +422,7 @@ void besom_write_range(besom_mutator *m, void *object, void *to, const void *fro
 
 /* Registers `words` words at `start` as roots, e.g. a global array. start must be aligned to 8 bytes; kind is
  * BESOM_CONSERVATIVE or BESOM_VALUES. Ranges of different starts may overlap. The memory must stay readable until
- * it is removed. Takes a lock; a cycle scans each range once.
+ * it is removed. Takes a lock; a cycle scans each range once, beside the program, as it was when marking began.
  *   BESOM_ERR_INVALID     start is NULL, unaligned or registered already; words is 0 or overflows; kind is another
  *   BESOM_ERR_NO_MEMORY   the system refused */
 besom_status besom_roots_add(besom_heap *heap, void *start, size_t words, besom_kind kind);
@@ -420,8 +437,8 @@ besom_status besom_roots_remove(besom_heap *heap, void *start);
  * (With base = NULL the rest is not looked at.) */
 besom_status besom_stack_set(besom_mutator *m, void *base, void **top, besom_kind kind);
 
-/* Anything else of this thread: the function is called with object = NULL whenever its roots are scanned, while the
- * thread is stopped or blocked. One for each mutator; a second call replaces it, NULL removes it. */
+/* Anything else of this thread: the function is called with object = NULL whenever its roots are scanned, on this thread or,
+ * while it is stopped, blocked or waits for a P, on another. One for each mutator; a second call replaces it, NULL removes it. */
 besom_status besom_mutator_roots(besom_mutator *m, besom_trace_fn trace, void *data);
 
 /* BESOM_FRAME(m, &a, &b, ...) makes 1 to 16 C locals precise roots from here to BESOM_FRAME_END(m), which every way out
@@ -475,7 +492,8 @@ void besom_handle_free(besom_heap *heap, besom_handle *handle);
  */
 
 /* A whole cycle, marked and swept, before it returns: what was unreachable at the call is free afterwards (as far as no
- * conservative root happens to hold it).  [safepoint] */
+ * conservative root happens to hold it). Waits for a cycle that runs already, which says nothing of what died since. In mode
+ * BESOM_CONCURRENT other threads go on meanwhile, and the caller's is the one that leads the marking.  [safepoint] */
 besom_status besom_collect(besom_mutator *m);
 
 /* Sets besom_options.gc_percent. Takes effect with the next allocation that asks whether to collect. */
@@ -485,11 +503,12 @@ void besom_gc_percent_set(besom_heap *heap, unsigned percent);
 void besom_memory_limit_set(besom_heap *heap, size_t bytes);
 
 /* Gives the free pages back to the system now: they leave the resident set. Returns the bytes given back. Collect
- * first if what died lately should go too. */
+ * first if what died lately should go too. Without it a thread of the heap gives back what the next cycle is not
+ * expected to need, slowly: with 1 % of one processor, and what was in dense use lately a second later. */
 size_t besom_release_memory(besom_heap *heap);
 
-/* Visits every object that is allocated, in address order, with the world stopped: reachable or not yet swept away
- * (collect first to see the reachable only). `bytes` is besom_size's; `kind` is BESOM_TYPED for objects of a layout;
+/* Visits every object that is allocated, in address order, with the world stopped and no cycle going on (it waits for one that
+ * is): reachable or not yet swept away (collect first to see the reachable only). `bytes` is besom_size's; `kind` is BESOM_TYPED for objects of a layout;
  * tiny objects are visited a block at a time. visit must not allocate nor call back into the heap, except
  * besom_size and besom_base. It returns 0 to go on; any other number ends the walk and is besom_walk's result. 0 at
  * the end.  [safepoint] */
@@ -737,6 +756,7 @@ besom_status besom_timeline_stop(besom_heap *heap);
  *
  *   BESOM_HEAP_LIMIT=size          BESOM_MEMORY_LIMIT=size        BESOM_GC_PERCENT=n
  *   BESOM_PROCS=n                  BESOM_MARK_WORKERS=n           BESOM_SCAN_NATIVE_STACKS=0|1
+ *   BESOM_MODE=concurrent|stop_the_world
  *   BESOM_TINY=0|1                 BESOM_GC_TRACE=0|1             BESOM_VERIFY=off|marks|heap|both
  *   BESOM_COLLECT_EVERY=n          BESOM_CLOBBER_FREE=0|1
  *
@@ -898,12 +918,13 @@ BESOM_INLINE void besom_safepoint(besom_mutator *m)
     if (BESOM_UNLIKELY(poll != 0)) besom_safepoint_slow(m);
 }
 
-/* One word, stored whole, whatever type the slot was declared with. */
+/* One word, stored whole, whatever type the slot was declared with. Who finds it, another thread or the collector, finds
+ * what the object it points to was filled with. */
 BESOM_INLINE void besom_store_word(void *slot, uint64_t value)
 {
 #if defined(__GNUC__)
     typedef uint64_t __attribute__((may_alias)) word;
-    __atomic_store_n((word *)slot, value, __ATOMIC_RELAXED);
+    __atomic_store_n((word *)slot, value, __ATOMIC_RELEASE);
 #else
     *(volatile uint64_t *)slot = value;
 #endif

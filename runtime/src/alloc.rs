@@ -3,6 +3,7 @@
 use crate::cells::{Cell, TINY_BLOCK, TINY_CELL};
 use crate::heap::Heap;
 use crate::mutator::Mutator;
+use besom_alloc_core::runs::Colour;
 use besom_alloc_core::size_class::{MAX_SMALL, class_of_aligned};
 use besom_alloc_core::span_class::{Kind, OWN_LAYOUTS, SpanClass};
 use besom_alloc_core::span_heap::LargeObject;
@@ -192,10 +193,11 @@ impl Heap {
                 p.refill(self.context(), cell, may_collect)
             };
             match refill {
-                Refill::Done => {}
+                // SAFETY: the caller's promise.
+                Refill::Done => unsafe { self.assist(m) },
                 Refill::CollectionDue => {
                     // SAFETY: the caller's promise.
-                    unsafe { self.collect(m, Cause::Pace) };
+                    unsafe { self.collect_soon(m, 0) };
                     may_collect = false;
                 }
                 // SAFETY: the caller's promise.
@@ -222,14 +224,21 @@ impl Heap {
         let mut attempts = Attempts::default();
         // SAFETY: the caller's promise.
         unsafe {
-            if pacer.due_with(taken) {
-                self.collect(m, Cause::Pace);
+            if self.collector.is_due(taken) {
+                self.collect_soon(m, taken);
             }
+            (*(*m).p).owe(self.context(), taken);
+            self.assist(m);
             let object = loop {
                 self.sweep_for(m, taken);
                 let p = &*(*m).p;
                 let stats = p.writer(self.context());
-                if let Some(object) = self.spans.alloc_large(Bytes(bytes), layout, Some(p.pages()), stats) {
+                let colour = p.colour();
+                let cache = Some(p.pages());
+                if let Some(object) = self.spans.alloc_large(Bytes(bytes), layout, colour, cache, stats) {
+                    if colour == Colour::Black {
+                        self.collector.born(taken as u64);
+                    }
                     break object;
                 }
                 if !self.make_room(m, bytes, &mut attempts) {

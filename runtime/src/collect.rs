@@ -8,15 +8,33 @@ use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::{Kind, Why};
 use besom_gc::{Cause, Tracer, Visitor, World};
 use besom_stats::race_detector::{acquire, outside, release};
-use std::cell::Cell;
+use besom_stats::sync::{Mutex, lock};
 use std::time::{Duration, Instant};
 
-/// The world, as a mutator stops it: to collect, or to look at it.
+/// The world, as a thread stops it: to collect, or to look at it.
 struct HeapWorld<'h> {
     heap: &'h Heap,
-    seat: Seat,
+    /// Of a mutator that runs.
+    seat: Option<Seat>,
     /// Of a stop that is no cycle's, which the collector measures: its request, and how long the stop was in coming.
-    looks: Option<Cell<(Instant, Duration)>>,
+    looks: Option<Mutex<(Instant, Duration)>>,
+}
+
+impl HeapWorld<'_> {
+    /// The VM's functions may be called now on the calling thread, or no more.
+    fn set_state(&self, state: u32) {
+        if let Some(seat) = self.seat {
+            // SAFETY: the entry is the calling thread's.
+            unsafe { Mutator::set_state(self.heap.mutator(seat), state) };
+        }
+    }
+
+    /// Mutators whose threads have roots, perhaps.
+    fn rooted(&self) -> impl Iterator<Item = *mut Mutator> + '_ {
+        // SAFETY: entries are mapped; the state is atomic.
+        let rooted = |m: &*mut Mutator| unsafe { Mutator::state(*m) } != 0;
+        self.heap.mutators().filter(rooted)
+    }
 }
 
 impl World for HeapWorld<'_> {
@@ -26,20 +44,18 @@ impl World for HeapWorld<'_> {
         // The VM's functions may be called now, and look at what any thread did before it stopped.
         acquire(self.heap);
         if let Some(times) = &self.looks {
-            times.set((asked, asked.elapsed()));
+            *lock(times) = (asked, asked.elapsed());
         }
-        // SAFETY: the entry is the calling thread's.
-        unsafe { Mutator::set_state(self.heap.mutator(self.seat), COLLECTING) };
+        self.set_state(COLLECTING);
         // SAFETY: the scheduler has parked every mutator, and keeps the others from starting.
         unsafe { Stopped::new() }
     }
 
     fn resume(&self, _: Stopped<'_>) {
-        // SAFETY: as in `stop`.
-        unsafe { Mutator::set_state(self.heap.mutator(self.seat), ATTACHED) };
+        self.set_state(ATTACHED);
         release(self.heap);
         self.heap.scheduler.resume(self.heap, self.seat);
-        if let Some((asked, delay)) = self.looks.as_ref().map(Cell::get) {
+        if let Some((asked, delay)) = self.looks.as_ref().map(|times| *lock(times)) {
             self.heap.collector.measures().other_stop(delay, asked.elapsed());
         }
     }
@@ -50,7 +66,7 @@ impl World for HeapWorld<'_> {
         unsafe { self.heap.ps.iter().for_each(|p| p.release(cx)) };
     }
 
-    fn visit_roots(&self, _: &Stopped<'_>, visitor: &mut dyn Visitor) -> Bytes {
+    fn visit_roots(&self, stopped: &Stopped<'_>, visitor: &mut dyn Visitor) -> Bytes {
         let heap = self.heap;
         let mut bytes = heap.roots.visit(visitor) + heap.handles.for_each(|object| visitor.any(object));
         for m in heap.mutators() {
@@ -61,12 +77,71 @@ impl World for HeapWorld<'_> {
                 }
             }
         }
-        if let Some(roots) = heap.options.roots {
+        bytes + self.visit_still_roots(stopped, visitor)
+    }
+
+    fn begin_marking(&self, _: &Stopped<'_>) {
+        let heap = self.heap;
+        heap.scheduler.set_marking(true);
+        heap.roots.begin_scan();
+        heap.handles.begin_scan();
+        for m in self.rooted() {
+            // SAFETY: the world is stopped.
+            unsafe {
+                Mutator::set_grey(m);
+                Mutator::watch_stores(m, true);
+            }
+        }
+    }
+
+    fn end_marking(&self, _: &Stopped<'_>) {
+        self.heap.scheduler.set_marking(false);
+        for m in self.rooted() {
+            // SAFETY: as above.
+            unsafe { Mutator::watch_stores(m, self.heap.checks_stores()) };
+        }
+    }
+
+    fn visit_still_roots(&self, _: &Stopped<'_>, visitor: &mut dyn Visitor) -> Bytes {
+        if let Some(roots) = self.heap.options.roots {
             let mut tracer = Tracer::new(visitor);
             // SAFETY: the VM's function with the VM's data.
-            outside(|| unsafe { roots(&mut tracer, std::ptr::null_mut(), heap.options.data) });
+            outside(|| unsafe { roots(&mut tracer, std::ptr::null_mut(), self.heap.options.data) });
         }
-        bytes
+        Bytes(0)
+    }
+
+    fn visit_shared_roots(&self, visitor: &mut dyn Visitor) -> Bytes {
+        self.heap.roots.scan(visitor) + self.heap.handles.scan(visitor)
+    }
+
+    fn visit_resting_roots(&self, visitor: &mut dyn Visitor) -> (Bytes, bool) {
+        let mut bytes = Bytes(0);
+        // SAFETY: an entry's `scan` is atomic; who has claimed it reads the roots of a thread that does not come to run, nor
+        // leaves its seat, before they are black.
+        unsafe {
+            let claim = |seat| {
+                let m = self.heap.mutator(seat);
+                Mutator::state(m) != 0 && Mutator::claim_scan(m)
+            };
+            while let Some(seat) = self.heap.scheduler.claim_resting(claim) {
+                let m = self.heap.mutator(seat);
+                // What the thread did before it came to rest was before this, and what it does next is after.
+                acquire(self.heap);
+                bytes += (*m).visit_roots(visitor);
+                release(self.heap);
+                Mutator::set_black(m);
+            }
+            (bytes, self.rooted().all(|m| Mutator::is_black(m)))
+        }
+    }
+
+    fn handshake(&self) {
+        self.heap.scheduler.handshake(self.heap);
+    }
+
+    fn running(&self) -> usize {
+        self.heap.scheduler.running()
     }
 }
 
@@ -80,9 +155,17 @@ impl Heap {
         release(self);
         // SAFETY: the caller's promise.
         unsafe {
-            let kind = if Mutator::stops(m) { Kind::Stopped } else { Kind::WaitForP };
+            self.hand_in(m);
+            let stops = Mutator::stops(m);
+            if stops {
+                // Each its own, rather than all of them by the one who stops the world.
+                (*(*m).p).release(self.context());
+                release(self);
+            }
+            let kind = if stops { Kind::Stopped } else { Kind::WaitForP };
             let p = self.waiting(kind, || self.scheduler.safepoint(self, Seat((*m).seat)));
             self.sit(m, p);
+            self.scan_own_roots(m);
         }
     }
 
@@ -94,6 +177,7 @@ impl Heap {
         // SAFETY: the caller's promise.
         unsafe {
             (*(*m).p).end_assist(self.context());
+            self.hand_in(m);
             self.rise(m);
             Mutator::take_snapshot(m, self);
             Mutator::set_state(m, BLOCKED);
@@ -107,8 +191,10 @@ impl Heap {
         // SAFETY: the caller's promise.
         unsafe {
             let p = self.waiting(Kind::WaitForP, || self.scheduler.unblock(self, Seat((*m).seat)));
-            Mutator::set_state(m, ATTACHED);
             self.sit(m, p);
+            // Of the snapshot, as long as the thread counts as blocked.
+            self.scan_own_roots(m);
+            Mutator::set_state(m, ATTACHED);
         }
     }
 
@@ -127,6 +213,7 @@ impl Heap {
     pub fn set_memory_limit(&self, limit: Bytes) {
         self.collector.pacer().set_memory_limit(limit);
         self.spans.pages().set_soft_limit(limit);
+        self.scavenger.wake(self);
     }
 
     /// Runs a cycle, or waits for another's or for a walk: false. After an own one for [`Cause::Forced`] or
@@ -138,18 +225,44 @@ impl Heap {
         // SAFETY: the caller's promise.
         let seat = unsafe { Seat((*m).seat) };
         release(self);
+        // SAFETY: as above.
+        unsafe { self.hand_in(m) };
         let own = self.begin_collection(seat);
-        if own {
-            self.collect_as(seat, cause);
+        if own && self.collector.is_concurrent() {
+            // It waits for the cycle that it leads, like any other thread that wants one.
+            // SAFETY: as above.
+            unsafe { Mutator::set_state(m, COLLECTING) };
+            self.scheduler.step_aside(seat);
+            self.collect_as(None, cause);
+            self.scheduler.step_back(seat);
+            // SAFETY: as above.
+            unsafe { Mutator::set_state(m, ATTACHED) };
+            self.scheduler.end_collection();
+        } else if own {
+            self.collect_as(Some(seat), cause);
+            self.scheduler.end_collection();
         }
         // SAFETY: the thread runs again, on the P that it had.
-        unsafe { (*(*m).p).check_generation(self.context()) };
+        unsafe {
+            (*(*m).p).check_generation(self.context());
+            self.scan_own_roots(m);
+        }
         own
     }
 
-    /// Runs a cycle, which the caller has begun, and ends it.
-    fn collect_as(&self, seat: Seat, cause: Cause) {
+    /// Runs a cycle on a thread that has no seat, if one is due before `bytes` more are allocated once nobody else collects.
+    pub(crate) fn collect_unseated(&self, bytes: i64) {
+        self.scheduler.begin_collection_unseated();
+        if self.collector.is_due(bytes) {
+            self.collect_as(None, Cause::Pace);
+        }
+        self.scheduler.end_collection();
+    }
+
+    /// Runs a cycle, which the caller has begun.
+    fn collect_as(&self, seat: Option<Seat>, cause: Cause) {
         let stats = self.spans.stats().unattached();
+        let live_before = self.collector.pacer().live();
         self.collector.cycle(&self.spans, &HeapWorld { heap: self, seat, looks: None }, cause, stats);
         let limit = self.collector.pacer().memory_limit().0;
         let over = limit != 0 && self.spans.pages().footprint().0 > limit;
@@ -161,7 +274,7 @@ impl Heap {
         if over {
             self.release_pages(Bytes(self.spans.pages().footprint().0.saturating_sub(limit)));
         }
-        self.scheduler.end_collection();
+        self.scavenger.cycle_ended(self, live_before);
     }
 
     /// Whether the caller collects from here on; if not, another did, and has finished.
@@ -220,10 +333,18 @@ impl Heap {
     ) -> R {
         // SAFETY: the caller's promise.
         let seat = unsafe { Seat((*m).seat) };
-        while !self.begin_collection(seat) {}
+        // SAFETY: as above.
+        unsafe { self.hand_in(m) };
+        while !self.begin_collection(seat) {
+            // SAFETY: the thread runs again, on the P that it had.
+            unsafe {
+                (*(*m).p).check_generation(self.context());
+                self.scan_own_roots(m);
+            }
+        }
         before();
-        let looks = Some(Cell::new((Instant::now(), Duration::ZERO)));
-        let world = HeapWorld { heap: self, seat, looks };
+        let looks = Some(Mutex::new((Instant::now(), Duration::ZERO)));
+        let world = HeapWorld { heap: self, seat: Some(seat), looks };
         let timeline = self.collector.timeline();
         let began = timeline.begin();
         let stopped = world.stop();

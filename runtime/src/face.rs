@@ -13,6 +13,7 @@
 //! # Ok::<(), besom::Error>(())
 //! ```
 
+use crate::ffi::stores;
 use crate::handles::Handle;
 use crate::heap::Heap;
 use crate::mutator::{Mutator as Raw, capture};
@@ -21,6 +22,7 @@ use besom_alloc_core::span_class::Kind;
 use besom_gc::Cause;
 use besom_gc::timeline::Why;
 use besom_stats::MemStats;
+use besom_stats::sync::raw::{AtomicU64, Ordering::Release};
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -153,6 +155,35 @@ impl<'h> Mutator<'h> {
         unsafe { self.heap.mem_stats_slow(self.enter()) }
     }
 
+    /// Stores what may be a pointer: `slot` is a word of `object`, or of a registered root range if that is null. Every such
+    /// store goes through this or [`Self::write_range`], but the first ones into an object that was allocated since the
+    /// last safepoint. What is overwritten is read as a pointer and in the heap's encoding.
+    ///
+    /// # Safety
+    /// `slot` must be an aligned word of the object or range, and the program's to write.
+    #[inline]
+    pub unsafe fn write(&mut self, object: *const u8, slot: *mut u64, value: u64) {
+        // SAFETY: the mutator is this thread's, and not blocked; the caller's promise.
+        unsafe {
+            if Raw::watched(self.raw) {
+                stores::store(self.heap, self.raw, object.cast(), slot.cast(), value, "Mutator::write");
+            } else {
+                AtomicU64::from_ptr(slot).store(value, Release);
+            }
+        }
+    }
+
+    /// Copies words into a part of `object`, or of a registered root range if that is null; they may overlap.
+    ///
+    /// # Safety
+    /// `to` must be so many words of the object or range, the program's to write, `from` as many readable ones.
+    pub unsafe fn write_range(&mut self, object: *const u8, to: *mut u64, from: *const u64, words: usize) {
+        // SAFETY: as in `write`.
+        unsafe {
+            stores::store_range(self.heap, self.raw, object.cast(), to, from, words, "Mutator::write_range");
+        }
+    }
+
     /// A strong root on an object. `Err(Limit)`: there are too many.
     pub fn handle(&mut self, object: *mut u8) -> Result<HandleRef<'h>> {
         let memory = &self.heap.spans.system().other;
@@ -186,12 +217,12 @@ impl HandleRef<'_> {
 
     /// Holds another object from here on.
     pub fn set(&self, object: *mut u8) {
-        self.heap.handles.set(self.handle.addr(), object.expose_provenance());
+        self.heap.set_handle(self.handle.addr(), object.expose_provenance());
     }
 }
 
 impl Drop for HandleRef<'_> {
     fn drop(&mut self) {
-        self.heap.handles.remove(self.handle.addr());
+        self.heap.remove_handle(self.handle.addr());
     }
 }

@@ -43,7 +43,7 @@ mod alloc;
 mod heap;
 mod metrics;
 mod roots;
-mod stores;
+pub(crate) mod stores;
 mod threads;
 mod timeline;
 

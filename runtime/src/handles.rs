@@ -5,6 +5,7 @@
 
 use besom_alloc_core::os::{Mapping, OutOfMemory};
 use besom_alloc_core::units::Bytes;
+use besom_gc::Visitor;
 use besom_stats::sync::raw::{AtomicU64, AtomicUsize, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
 use besom_stats::{SysMemStat, fatal};
@@ -16,6 +17,10 @@ const RESERVE_SHARE: usize = 4096;
 
 /// Bytes for the handles of a small heap: a million. They cost nothing until they are used.
 const LEAST: usize = if cfg!(test) { 64 << 10 } else { 16 << 20 };
+
+/// Handles that are scanned at a time. Higher: who makes or frees one waits longer for the lock. Lower: it is taken more
+/// often.
+const SCAN_STEP: usize = 1024;
 
 /// One handle; `besom_handle` in C.
 ///
@@ -33,6 +38,9 @@ struct Free {
     head: u64,
     /// Handles from here on were never used.
     fresh: usize,
+    /// While objects are marked: handles from here on, up to `scan_end`, are not scanned yet.
+    scanned: usize,
+    scan_end: usize,
 }
 
 /// The handles of one heap.
@@ -47,7 +55,11 @@ impl Handles {
     /// No handles yet.
     pub fn new(reserve: Bytes) -> Result<Handles, OutOfMemory> {
         let mapping = Mapping::lazy_zeroed_down_to((reserve.0 / RESERVE_SHARE).max(LEAST), 64 << 10)?;
-        Ok(Handles { mapping, free: Mutex::new(Free { head: 0, fresh: 0 }), used: AtomicUsize::new(0) })
+        Ok(Handles {
+            mapping,
+            free: Mutex::new(Free { head: 0, fresh: 0, scanned: 0, scan_end: 0 }),
+            used: AtomicUsize::new(0),
+        })
     }
 
     fn at(&self, index: usize) -> &Handle {
@@ -96,15 +108,28 @@ impl Handles {
         self.check(address, "besom_handle_get").0.object.load(Relaxed)
     }
 
-    /// Gives a handle another object.
-    pub fn set(&self, address: usize, object: usize) {
-        self.check(address, "besom_handle_set").0.object.store(object, Relaxed);
+    /// Gives a handle another object; the one that it had.
+    pub fn set(&self, address: usize, object: usize) -> usize {
+        self.check(address, "besom_handle_set").0.object.swap(object, Relaxed)
     }
 
-    /// Frees a handle.
-    pub fn remove(&self, address: usize) {
+    /// The same for any thread, attached or not. `keep` is as in [`Self::remove`].
+    pub fn replace(&self, address: usize, object: usize, keep: impl FnOnce(usize)) {
+        let free = lock(&self.free);
+        let (handle, index) = self.check(address, "besom_handle_set");
+        if (free.scanned..free.scan_end).contains(&index) {
+            keep(handle.object.load(Relaxed));
+        }
+        handle.object.store(object, Relaxed);
+    }
+
+    /// Frees a handle. `keep` is called first with an object that a scan has not come to; the scan cannot end meanwhile.
+    pub fn remove(&self, address: usize, keep: impl FnOnce(usize)) {
         let mut free = lock(&self.free);
         let (handle, index) = self.check(address, "besom_handle_free");
+        if (free.scanned..free.scan_end).contains(&index) {
+            keep(handle.object.load(Relaxed));
+        }
         handle.object.store(0, Relaxed);
         handle.state.store(free.head, Release);
         free.head = index as u64 + 1;
@@ -113,6 +138,31 @@ impl Handles {
     /// Bytes that handles take, free ones too. Only attached threads make any.
     pub fn bytes(&self) -> Bytes {
         Bytes(self.used.load(Acquire) * size_of::<Handle>())
+    }
+
+    /// A scan begins, in a stopped world: what handles hold now will be shown.
+    pub fn begin_scan(&self) {
+        let mut free = lock(&self.free);
+        (free.scanned, free.scan_end) = (0, free.fresh);
+    }
+
+    /// Shows the objects that handles held when the scan began, while others use them: who overwrites or frees one has seen
+    /// to it. Returns the bytes looked at.
+    pub fn scan(&self, visitor: &mut dyn Visitor) -> Bytes {
+        loop {
+            let mut free = lock(&self.free);
+            let to = free.scan_end.min(free.scanned + SCAN_STEP);
+            for index in free.scanned..to {
+                let handle = self.at(index);
+                if handle.state.load(Acquire) == LIVE {
+                    visitor.any(handle.object.load(Relaxed));
+                }
+            }
+            free.scanned = to;
+            if to == free.scan_end {
+                return Bytes(to * size_of::<Handle>());
+            }
+        }
     }
 
     /// Shows the objects of all handles; returns the bytes looked at.
@@ -151,7 +201,7 @@ mod tests {
         assert_eq!((handles.get(a), handles.get(b)), (100, 0));
         handles.set(b, 300);
         assert_eq!(shown(&handles), [100, 300]);
-        handles.remove(a);
+        handles.remove(a, |_| ());
         assert_eq!(shown(&handles), [300]);
         // The last freed is the next taken.
         let c = address(handles.add(400, &MEMORY));
@@ -167,7 +217,7 @@ mod tests {
         assert!(handles.add(7, &MEMORY).is_none(), "handle {}", most + 1);
         assert_eq!(shown(&handles), (1..=most).collect::<Vec<_>>());
         for handle in all.iter().rev() {
-            handles.remove(*handle);
+            handles.remove(*handle, |_| ());
         }
         assert!(shown(&handles).is_empty());
         assert_eq!(handles.for_each(|_| ()), Bytes(LEAST), "looked at, though all are free");
@@ -187,12 +237,12 @@ mod tests {
                         if n % 3 != 0 {
                             let (handle, object) = own.swap_remove(n % own.len());
                             assert_eq!(handles.get(handle), object);
-                            handles.remove(handle);
+                            handles.remove(handle, |_| ());
                         }
                     }
                     for (handle, object) in own {
                         assert_eq!(handles.get(handle), object);
-                        handles.remove(handle);
+                        handles.remove(handle, |_| ());
                     }
                 });
             }

@@ -1,13 +1,15 @@
 //! A heap: the value that holds everything else.
 
 use crate::cells::NO_CELLS;
+use crate::driver::Driver;
 use crate::handles::Handles;
 use crate::mcache::{Context, P, PCache};
 use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator, NativeStack};
-use crate::options::Options;
+use crate::options::{CONCURRENT, Options};
 use crate::p_set::PSet;
 use crate::quarantine;
 use crate::roots::Roots;
+use crate::scavenger::Scavenger;
 use crate::scheduler::{House, PId, Refused, Scheduler, Seat};
 use crate::status::{Error, Result};
 use crate::sweeper::Sweeper;
@@ -17,7 +19,7 @@ use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::span_heap::{Found, SpanHeap};
 use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::Kind as Slice;
-use besom_gc::{Collector, Config};
+use besom_gc::{Collector, Config, Phase};
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
 use besom_stats::{memory_checker, race_detector};
@@ -46,6 +48,8 @@ pub struct Heap {
     pub(crate) handles: Handles,
     pub(crate) roots: Roots,
     pub(crate) sweeper: Sweeper,
+    pub(crate) driver: Driver,
+    pub(crate) scavenger: Scavenger,
     pub(crate) tiny_allocs: AtomicU64,
     /// Every allocation takes the slow path, for a slot of its own: `collect_every`, or a memory checker.
     single: bool,
@@ -95,6 +99,7 @@ impl Heap {
             percent: options.gc_percent,
             memory_limit: Bytes(options.memory_limit),
             hard_limit: Bytes(options.heap_limit),
+            concurrent: options.mode == CONCURRENT,
             verify_marks: options.verify & 1 != 0,
             verify_heap: options.verify & 2 != 0,
             gc_trace: options.gc_trace != 0,
@@ -107,6 +112,8 @@ impl Heap {
             handles: Handles::new(reserve)?,
             roots: Roots::new(),
             sweeper: Sweeper::new(),
+            driver: Driver::new(),
+            scavenger: Scavenger::new(),
             tiny_allocs: AtomicU64::new(0),
             single,
             snapshots: Mutex::new(Vec::new()),
@@ -130,6 +137,11 @@ impl Heap {
             at.write(heap);
             Ok(Pin::new_unchecked(Box::from_raw(at)))
         }
+    }
+
+    /// Whether stores take the slow path.
+    pub(crate) fn watches_stores(&self) -> bool {
+        self.checks_stores() || self.collector.phase() != Phase::Idle
     }
 
     /// Whether stores are checked, and so take the slow path.
@@ -256,6 +268,7 @@ impl Heap {
     pub(crate) unsafe fn detach_raw(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
+            self.hand_in(m);
             Mutator::forget_roots(m);
             let seat = Seat((*m).seat);
             self.rise(m);
@@ -299,7 +312,11 @@ impl Heap {
 
 impl Drop for Heap {
     fn drop(&mut self) {
+        self.collector.abandon();
+        self.driver.stop();
+        // The sweeper wakes the scavenger.
         self.sweeper.stop();
+        self.scavenger.stop();
         self.end_timeline();
         if !quarantine::keeps_mutators(self) {
             // SAFETY: the heap is going, and nobody uses it.
@@ -314,8 +331,12 @@ impl House for Heap {
     }
 
     fn vacate(&self, seat: Seat) {
-        // SAFETY: entries are mapped; the state is atomic.
-        unsafe { Mutator::set_state(self.mutator(seat), 0) };
+        // SAFETY: entries are mapped; these fields are atomic.
+        unsafe {
+            let m = self.mutator(seat);
+            Mutator::leave_scan(m);
+            Mutator::set_state(m, 0);
+        }
     }
 
     fn create_p(&self, p: PId) -> bool {

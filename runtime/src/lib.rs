@@ -4,11 +4,13 @@
 //! `besom.h`; see the book in `docs`.
 
 mod alloc;
+mod barrier;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
 pub mod cells;
 mod collect;
+mod driver;
 mod face;
 pub mod ffi;
 pub mod handles;
@@ -18,9 +20,13 @@ mod mem_stats;
 pub mod metrics;
 mod mutator;
 pub mod options;
+pub mod overwritten;
 pub mod p_set;
 mod quarantine;
+pub mod requests;
 mod roots;
+pub mod scan_turn;
+pub mod scavenger;
 pub mod scheduler;
 mod statistics;
 mod status;

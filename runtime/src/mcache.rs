@@ -9,13 +9,13 @@
 use crate::cells::{CELL_COUNT, Cell, TINY_BLOCK, TINY_CELL, empty_cell};
 use besom_alloc_core::os::{Mapping, OutOfMemory};
 use besom_alloc_core::page_cache::PageCache;
-use besom_alloc_core::runs::Run;
+use besom_alloc_core::runs::{Colour, Run};
 use besom_alloc_core::size_class::SizeClass;
 use besom_alloc_core::span_class::{Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::units::{PageId, Pages};
-use besom_gc::Collector;
 use besom_gc::timeline::{Began, Gathered, Kind as Slice};
+use besom_gc::{Collector, Phase};
 use besom_stats::sync::raw::{AtomicU64, AtomicUsize, Ordering::*};
 use besom_stats::{StatsSeq, Writer};
 
@@ -24,7 +24,8 @@ use besom_stats::{StatsSeq, Writer};
 /// - `spans[c] == 0` or `page + 1` of the span behind `cells[c]`, which has sweepgen G+3
 /// - `cells[c]` lies in the last run of that span
 /// - bit c of `cached` is set if `spans[c] != 0`, and stays so until the cache is released
-/// - while its owner runs, `flush_gen == G` if anything is cached: [`P::check_generation`]
+/// - while its owner runs, `flush_gen` is the epoch if anything is cached: [`P::check_generation`]
+/// - objects of it are born black if `flush_gen` is odd
 #[repr(C)]
 pub struct PCache {
     cells: [Cell; CELL_COUNT],
@@ -33,8 +34,10 @@ pub struct PCache {
     cached: [u64; CELL_COUNT.div_ceil(64)],
     pages: PageCache,
     seq: StatsSeq,
-    /// The sweep generation in which the cache was last released, or found to be of.
+    /// The epoch in which the cache was last released, or found to be of: [`Context::epoch`].
     flush_gen: u32,
+    /// Bytes that the P's owner owes to marking, for what it has allocated; less than 0, what it has done in advance.
+    debt: i64,
     /// Tiny blocks that were begun since the last flush, and those of the tiny cell's run that were not yet: the
     /// objects behind the first of each block are the tiny cell's count less what was begun.
     tiny_blocks: usize,
@@ -58,6 +61,13 @@ pub struct Context<'h> {
     pub tiny_allocs: &'h AtomicU64,
     /// A run has one slot, so that every allocation takes the slow path.
     pub single: bool,
+}
+
+impl Context<'_> {
+    /// The sweep generation, which is even, and one more while objects are born black.
+    fn epoch(&self) -> u32 {
+        self.heap.generation() + u32::from(self.collector.phase() != Phase::Idle)
+    }
 }
 
 /// Why a cell could not be refilled.
@@ -143,7 +153,8 @@ impl P {
             // SAFETY: the caller holds the P.
             let cached = unsafe { *self.span(cell) };
             if let Some(page) = cached.checked_sub(1).map(PageId) {
-                if let Some(run) = cx.heap.next_run(page, if cx.single { 1 } else { u32::MAX }) {
+                let most = if cx.single { 1 } else { u32::MAX };
+                if let Some(run) = cx.heap.next_run(page, most, self.colour()) {
                     // SAFETY: as above.
                     unsafe { self.set_cell(cx, cell, run) };
                     return Refill::Done;
@@ -151,7 +162,7 @@ impl P {
                 // SAFETY: as above.
                 unsafe { self.uncache(cx, cell) };
             }
-            if may_collect && cx.collector.pacer().due() {
+            if may_collect && cx.collector.is_due(0) {
                 return Refill::CollectionDue;
             }
             // SAFETY: as above.
@@ -186,7 +197,7 @@ impl P {
         let class = class_of_cell(cell);
         let facts = cx.heap.classes().get(class).facts();
         // SAFETY: the caller holds the P.
-        debug_assert_eq!(unsafe { (*self.cache()).flush_gen }, cx.heap.generation(), "a stale cache is used");
+        debug_assert_eq!(unsafe { (*self.cache()).flush_gen }, cx.epoch(), "a stale cache is used");
         let stats = self.writer(cx);
         match cx.collector.timeline().begin() {
             None => _ = cx.collector.pay_sweep_debt(cx.heap, 0, stats),
@@ -197,7 +208,10 @@ impl P {
         let Some(page) = cx.heap.take(class, unsafe { self.pages() }, stats) else { return false };
         let span = cx.heap.tables().span(page);
         span.cache(cx.heap.generation());
-        cx.collector.pacer().credit(i64::from(span.free_count()) * i64::from(facts.slot_bytes));
+        let bytes = i64::from(span.free_count()) * i64::from(facts.slot_bytes);
+        cx.collector.pacer().credit(bytes);
+        // SAFETY: as above.
+        unsafe { self.owe(cx, bytes) };
         let (word, bit) = self.cached(cell);
         // SAFETY: as above.
         unsafe {
@@ -253,7 +267,8 @@ impl P {
         unsafe {
             let unused = unused_of(cell, self.cell(cell));
             if !unused.is_empty() {
-                cx.heap.give_back(page, Run { start: unused.start - base, end: unused.end - base });
+                let unused = Run { start: unused.start - base, end: unused.end - base };
+                cx.heap.give_back(page, unused, self.colour());
             }
             show(self.cell(cell), 0, 0);
             *self.span(cell) = 0;
@@ -264,7 +279,11 @@ impl P {
         }
         let span = cx.heap.tables().span(page);
         let stats = self.writer(cx);
-        stats.acquire().small_alloc(facts.size_class.0 as usize, span.take_uncounted().into());
+        let objects = u64::from(span.take_uncounted());
+        stats.acquire().small_alloc(facts.size_class.0 as usize, objects);
+        if self.colour() == Colour::Black {
+            cx.collector.born(objects * u64::from(facts.slot_bytes));
+        }
         let unused = i64::from(span.free_count());
         if unused != 0 {
             cx.collector.pacer().credit(-unused * i64::from(facts.slot_bytes));
@@ -308,7 +327,40 @@ impl P {
         }
     }
 
-    /// Whoever comes to a P, or back to it after a stop, calls this first: a cache that is older than the sweep generation is
+    /// What objects of this P are born as.
+    pub fn colour(&self) -> Colour {
+        // SAFETY: only the thread that holds the P writes it, or the collector of a stopped world.
+        if unsafe { (*self.cache()).flush_gen }.is_multiple_of(2) { Colour::White } else { Colour::Black }
+    }
+
+    /// What marking is owed for `bytes` that are about to be allocated is added to the debt.
+    ///
+    /// # Safety
+    /// As for [`Self::refill`].
+    pub unsafe fn owe(&self, cx: Context<'_>, bytes: i64) {
+        // SAFETY: the caller holds the P.
+        unsafe { (*self.cache()).debt += cx.collector.pacer().assist_work(bytes) };
+    }
+
+    /// The debt.
+    ///
+    /// # Safety
+    /// As for [`Self::refill`].
+    pub unsafe fn debt(&self) -> i64 {
+        // SAFETY: the caller holds the P.
+        unsafe { (*self.cache()).debt }
+    }
+
+    /// So much of the debt is paid.
+    ///
+    /// # Safety
+    /// As for [`Self::refill`].
+    pub unsafe fn pay(&self, bytes: i64) {
+        // SAFETY: the caller holds the P.
+        unsafe { (*self.cache()).debt -= bytes };
+    }
+
+    /// Whoever comes to a P, or back to it after a stop, calls this first: a cache that is older than the epoch is
     /// released before it is used. (What a stop flushed is empty, so there it only takes note.)
     ///
     /// # Safety
@@ -318,9 +370,10 @@ impl P {
         // SAFETY: the caller holds the P.
         unsafe {
             let flushed = &raw mut (*self.cache()).flush_gen;
-            if *flushed != cx.heap.generation() {
+            if *flushed != cx.epoch() {
                 self.release(cx);
-                *flushed = cx.heap.generation();
+                *flushed = cx.epoch();
+                (*self.cache()).debt = 0;
             }
         }
     }

@@ -248,7 +248,7 @@ const TABLE: &[Metric] = &[
     durations(
         c"besom/gc/pauses:nanoseconds",
         Timed::Pause,
-        c"The stop of each cycle, from the request until the world went on: the sum of its phases from stop to end.",
+        c"Stops of cycles, each from the request until the world went on. A cycle beside the program has two or more.",
     ),
     durations(
         c"besom/gc/phases/finish-sweep:nanoseconds",
@@ -258,19 +258,34 @@ const TABLE: &[Metric] = &[
     durations(
         c"besom/gc/phases/stop:nanoseconds",
         Timed::Stop,
-        c"Phase of a cycle: from the request of its stop until the world stood still.",
+        c"Phase of a cycle: from the request of its (last) stop until the world stood still.",
     ),
     durations(
         c"besom/gc/phases/flush:nanoseconds",
         Timed::Flush,
-        c"Phase of a cycle: the world stands still, caches are given back, with verify the heap is checked.",
+        c"Phase of a cycle: the world stands still, the rest of the caches is given back, with verify the heap is checked.",
     ),
-    durations(c"besom/gc/phases/roots:nanoseconds", Timed::Roots, c"Phase of a cycle: scanning roots."),
-    durations(c"besom/gc/phases/mark:nanoseconds", Timed::Mark, c"Phase of a cycle: marking what roots lead to."),
+    durations(c"besom/gc/phases/roots:nanoseconds", Timed::Roots, c"Phase of a cycle: scanning roots, beside the program or in the stop."),
+    durations(c"besom/gc/phases/mark:nanoseconds", Timed::Mark, c"Phase of a cycle: marking what roots lead to, beside the program or in the stop."),
     durations(
         c"besom/gc/phases/end:nanoseconds",
         Timed::End,
         c"Phase of a cycle: from the end of marking until the world went on, a second marking of verify included.",
+    ),
+    durations(
+        c"besom/gc/phases/start:nanoseconds",
+        Timed::Start,
+        c"Phase of a cycle beside the program: its stops before the last one, in which marking begins. In a stop-the-world heap 0.",
+    ),
+    durations(
+        c"besom/gc/phases/beside:nanoseconds",
+        Timed::Beside,
+        c"Of a cycle beside the program, the phases roots and mark, which are in no stop. In a stop-the-world heap 0.",
+    ),
+    durations(
+        c"besom/gc/assists:nanoseconds",
+        Timed::Assist,
+        c"Times that a thread marked before it was given memory, its waits for something to mark included.",
     ),
     counter(
         c"besom/cpu/gc:nanoseconds",
@@ -285,12 +300,22 @@ const TABLE: &[Metric] = &[
     counter(
         c"besom/cpu/gc/stop:nanoseconds",
         Source::Cycles(|t| t.stop_ns),
-        c"Collecting threads' time in stops beside marking: the phases stop, flush and end.",
+        c"Collecting threads' time in stops beside marking: the phases start, stop, flush and end.",
     ),
     counter(
         c"besom/cpu/gc/sweep:nanoseconds",
         Source::Cycles(|t| t.sweep_ns),
         c"Collecting threads' time for the phase finish-sweep.",
+    ),
+    counter(
+        c"besom/cpu/scavenge:nanoseconds",
+        Source::Heap(|heap| heap.scavenger.cpu().as_nanos() as u64),
+        c"Processor time of the thread that gives free memory back in the background.",
+    ),
+    counter(
+        c"besom/scavenge/background:bytes",
+        Source::Heap(|heap| heap.scavenger.released().0 as u64),
+        c"Memory that this thread gave back to the system.",
     ),
     // ---- Sweeping. What is due is read after what was swept of it: it is never less.
     counter(

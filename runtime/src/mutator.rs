@@ -3,7 +3,9 @@
 use crate::cells::{Cell, NO_CELLS};
 use crate::heap::Heap;
 use crate::mcache::P;
+use crate::overwritten::Overwritten;
 use crate::quarantine;
+use crate::scan_turn::ScanTurn;
 use crate::scheduler::{POLL_STOP, Seat};
 use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::units::Bytes;
@@ -61,7 +63,7 @@ pub const COLLECTING: u32 = 0x0c01_1ec7;
 pub struct Mutator {
     pub(crate) cells: *const Cell,
     poll: AtomicU32,
-    pub(crate) barrier: u32,
+    barrier: AtomicU32,
     frames: *const Frame,
     pub(crate) heap: *const Heap,
     pub(crate) p: *const P,
@@ -89,6 +91,10 @@ pub struct Mutator {
     roots_data: *mut c_void,
     /// An object that is not in the program's hands yet.
     pub(crate) newborn: usize,
+    /// Whose turn it is to scan the thread's roots in this cycle.
+    scan: ScanTurn,
+    /// What the thread overwrote while objects are marked, and the collector does not know yet. Empty unless it runs.
+    pub(crate) overwritten: Overwritten,
 }
 
 impl Mutator {
@@ -96,7 +102,7 @@ impl Mutator {
     pub(crate) const REGISTERS: usize = std::mem::offset_of!(Mutator, registers);
 }
 
-const _: () = assert!(size_of::<Mutator>() <= 384);
+const _: () = assert!(size_of::<Mutator>() <= 1024);
 // What `besom.h` says of the same.
 const _: () =
     assert!(std::mem::offset_of!(Mutator, poll) == 8 && std::mem::offset_of!(Mutator, barrier) == 12);
@@ -125,7 +131,9 @@ impl Mutator {
         unsafe {
             unwatch(&raw const (*m).poll);
             (*m).cells = NO_CELLS.as_ptr();
-            (*m).barrier = u32::from(heap.checks_stores());
+            (*m).barrier.store(u32::from(heap.watches_stores()), Relaxed);
+            (*m).scan.init();
+            (*m).overwritten.init();
             (*m).frames = std::ptr::null();
             (*m).heap = heap;
             (*m).p = std::ptr::null();
@@ -159,6 +167,79 @@ impl Mutator {
     pub(crate) unsafe fn polled(m: *const Mutator) -> bool {
         // SAFETY: the caller's promise.
         unsafe { (*m).poll.load(Relaxed) != 0 }
+    }
+
+    /// Whether stores take the slow path.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    #[inline(always)]
+    pub(crate) unsafe fn watched(m: *const Mutator) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).barrier.load(Relaxed) != 0 }
+    }
+
+    /// Whether stores take the slow path from here on; while the thread does not run.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn watch_stores(m: *const Mutator, watched: bool) {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).barrier.store(u32::from(watched), Relaxed) };
+    }
+
+    /// The thread's roots are to be scanned; while it does not run.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn set_grey(m: *const Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).scan.set_grey() };
+    }
+
+    /// Whether they are scanned.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn is_black(m: *const Mutator) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).scan.is_black() }
+    }
+
+    /// Takes the right to scan them. One who gets it calls [`Self::set_black`].
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn claim_scan(m: *const Mutator) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).scan.claim() }
+    }
+
+    /// They are scanned.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn set_black(m: *const Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).scan.set_black() };
+    }
+
+    /// Waits until nobody scans them: the thread is about to run.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn wait_for_scan(m: *const Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).scan.wait() };
+    }
+
+    /// The thread leaves, and has no roots any more.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn leave_scan(m: *const Mutator) {
+        // SAFETY: the caller's promise.
+        unsafe { (*m).scan.leave() };
     }
 
     /// Whether the world is being stopped.
@@ -234,9 +315,7 @@ impl Mutator {
         }
         // SAFETY: as above.
         if unsafe { Self::state(m) } == COLLECTING {
-            fatal(format_args!(
-                "{function}: called by a trace function or a visit, while the world is stopped"
-            ));
+            fatal(format_args!("{function}: called by a trace function or a visit"));
         }
         fatal(format_args!("{function}: mutator is blocked, between besom_block and besom_unblock"))
     }
@@ -374,7 +453,7 @@ impl Mutator {
                 words += count;
             }
             if self.stack_base != 0 && Self::state(self) == BLOCKED {
-                scan_words(self.snapshot, self.snapshot_len, Kind::Conservative, &encoding, visitor);
+                (0..self.snapshot_len).for_each(|i| visitor.stale(self.snapshot.add(i).read()));
                 words += self.snapshot_len;
             } else if self.stack_base != 0 {
                 let (stack, count) = self.stack_words();

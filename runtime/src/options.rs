@@ -6,8 +6,10 @@ use std::ffi::{OsStr, c_int, c_uint, c_void};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 
-/// Marking stops every mutator; the only mode so far.
+/// Marking stops every mutator.
 pub const STOP_THE_WORLD: c_int = 0;
+/// Marking goes on beside the program.
+pub const CONCURRENT: c_int = 1;
 /// The most Ps a heap can be limited to.
 pub const PROCS_MAX: u32 = 4096;
 
@@ -30,7 +32,7 @@ pub struct Options {
     pub procs: c_uint,
     /// Mark workers; 0: one for each CPU.
     pub mark_workers: c_uint,
-    /// [`STOP_THE_WORLD`].
+    /// [`CONCURRENT`] or [`STOP_THE_WORLD`].
     pub mode: c_int,
     /// Attached threads' native stacks are conservative roots.
     pub scan_native_stacks: c_int,
@@ -68,7 +70,7 @@ impl Default for Options {
             gc_percent: 100,
             procs: 0,
             mark_workers: 0,
-            mode: STOP_THE_WORLD,
+            mode: CONCURRENT,
             scan_native_stacks: 1,
             tiny: 1,
             encoding: Encoding::default(),
@@ -111,6 +113,13 @@ impl Options {
             b"MARK_WORKERS" => {
                 self.mark_workers = number(value, WORKERS_MAX, "a number from 0 to 256")? as u32
             }
+            b"MODE" => {
+                self.mode = match value {
+                    "concurrent" | "1" => CONCURRENT,
+                    "stop_the_world" | "0" => STOP_THE_WORLD,
+                    _ => return Err("concurrent or stop_the_world"),
+                };
+            }
             b"SCAN_NATIVE_STACKS" => self.scan_native_stacks = flag(value)?,
             b"TINY" => self.tiny = flag(value)?,
             b"GC_TRACE" => self.gc_trace = flag(value)?,
@@ -138,7 +147,7 @@ impl Options {
         let flags = [self.scan_native_stacks, self.tiny, self.gc_trace, self.clobber_free];
         let encoding = &self.encoding;
         let right = self.struct_size == size_of::<Options>()
-            && self.mode == STOP_THE_WORLD
+            && matches!(self.mode, CONCURRENT | STOP_THE_WORLD)
             && self.procs <= PROCS_MAX
             && u64::from(self.mark_workers) <= WORKERS_MAX
             && (0..=3).contains(&self.verify)

@@ -15,16 +15,29 @@ struct Range {
     kind: Kind,
 }
 
+/// What is locked of the ranges.
+#[derive(Default)]
+struct Ranges {
+    sorted: Vec<Range>,
+    /// While objects are marked: of the range that starts there so many words are scanned, of those below all, of those
+    /// above none.
+    scanned: Option<(usize, usize)>,
+}
+
+/// Words of a range that are scanned at a time. Higher: who adds or removes a range waits longer. Lower: the lock is taken
+/// more often.
+const SCAN_STEP: usize = 16 << 10;
+
 /// The ranges of one heap, sorted by start, no two with the same.
 #[derive(Default)]
 pub struct Roots {
-    ranges: Mutex<Vec<Range>>,
+    ranges: Mutex<Ranges>,
 }
 
 impl Roots {
     /// No ranges.
     pub fn new() -> Roots {
-        Roots { ranges: Mutex::new(Vec::new()) }
+        Roots::default()
     }
 
     /// Adds a range. `memory` counts what ranges take.
@@ -40,22 +53,34 @@ impl Roots {
             return Err(Error::Invalid);
         }
         let mut ranges = lock(&self.ranges);
-        match ranges.binary_search_by_key(&start, |r| r.start) {
+        match ranges.sorted.binary_search_by_key(&start, |r| r.start) {
             Ok(_) => Err(Error::Invalid),
             Err(at) => {
-                ranges.try_reserve(1).map_err(|_| Error::NoMemory)?;
-                ranges.insert(at, Range { start, words, kind });
+                ranges.sorted.try_reserve(1).map_err(|_| Error::NoMemory)?;
+                ranges.sorted.insert(at, Range { start, words, kind });
                 memory.add(size_of::<Range>() as i64);
                 Ok(())
             }
         }
     }
 
-    /// Removes the range that starts there.
-    pub fn remove(&self, start: usize, memory: &SysMemStat) -> Result<()> {
+    /// Removes the range that starts there. `keep` is called first with the words, and their number, that a scan has not come
+    /// to; the scan cannot end meanwhile.
+    pub fn remove(
+        &self,
+        start: usize,
+        memory: &SysMemStat,
+        keep: impl FnOnce(*const usize, usize),
+    ) -> Result<()> {
         let mut ranges = lock(&self.ranges);
-        let at = ranges.binary_search_by_key(&start, |r| r.start).map_err(|_| Error::Invalid)?;
-        ranges.remove(at);
+        let at = ranges.sorted.binary_search_by_key(&start, |r| r.start).map_err(|_| Error::Invalid)?;
+        let range = ranges.sorted.remove(at);
+        if let Some((at, done)) = ranges.scanned
+            && range.start >= at
+        {
+            let done = if range.start == at { done } else { 0 };
+            keep(std::ptr::with_exposed_provenance(range.start + done * 8), range.words - done);
+        }
         memory.add(-(size_of::<Range>() as i64));
         Ok(())
     }
@@ -65,11 +90,39 @@ impl Roots {
         HeldRanges(lock(&self.ranges))
     }
 
+    /// A scan begins, in a stopped world: what the ranges hold now will be shown.
+    pub fn begin_scan(&self) {
+        lock(&self.ranges).scanned = Some((0, 0));
+    }
+
+    /// Shows what the ranges held when the scan began, while the program goes on: who overwrites a word or removes a range
+    /// sees to it. Returns their bytes.
+    pub fn scan(&self, visitor: &mut dyn Visitor) -> Bytes {
+        let encoding = visitor.shapes().encoding;
+        let mut bytes = Bytes(0);
+        loop {
+            let mut ranges = lock(&self.ranges);
+            let (at, done) = ranges.scanned.unwrap_or((usize::MAX, 0));
+            let left = |r: &Range| r.start > at || (r.start == at && done < r.words);
+            let Some(&range) = ranges.sorted.iter().find(|r| left(r)) else {
+                ranges.scanned = None;
+                return bytes;
+            };
+            let done = if range.start == at { done } else { 0 };
+            let words = (range.words - done).min(SCAN_STEP);
+            let start = std::ptr::with_exposed_provenance(range.start + done * 8);
+            // SAFETY: readable by the promise of who added it, and who removes it waits.
+            unsafe { scan_words(start, words, range.kind, &encoding, visitor) };
+            bytes += Bytes(words * 8);
+            ranges.scanned = Some((range.start, done + words));
+        }
+    }
+
     /// Shows all ranges; returns their bytes.
     pub fn visit(&self, visitor: &mut dyn Visitor) -> Bytes {
         let encoding = visitor.shapes().encoding;
         let mut bytes = Bytes(0);
-        for range in lock(&self.ranges).iter() {
+        for range in lock(&self.ranges).sorted.iter() {
             let start = std::ptr::with_exposed_provenance(range.start);
             // SAFETY: readable by the promise of who added it.
             unsafe { scan_words(start, range.words, range.kind, &encoding, visitor) };
@@ -80,12 +133,12 @@ impl Roots {
 }
 
 /// The ranges, of which none is added or removed.
-pub struct HeldRanges<'r>(MutexGuard<'r, Vec<Range>>);
+pub struct HeldRanges<'r>(MutexGuard<'r, Ranges>);
 
 impl HeldRanges<'_> {
     /// Bytes that they take.
     pub fn bytes(&self) -> Bytes {
-        Bytes(self.0.len() * size_of::<Range>())
+        Bytes(self.0.sorted.len() * size_of::<Range>())
     }
 }
 
@@ -141,9 +194,9 @@ mod tests {
             assert_eq!(roots.add(a, 1, Kind::Conservative, &MEMORY), Err(Error::Invalid));
         }
         assert_eq!(visit(&roots), (vec![8, 16], vec![1, 2, 16], Bytes(48)));
-        assert_eq!(roots.remove(a + 8, &MEMORY), Err(Error::Invalid));
-        assert_eq!(roots.remove(a, &MEMORY), Ok(()));
-        assert_eq!(roots.remove(a, &MEMORY), Err(Error::Invalid));
+        assert_eq!(roots.remove(a + 8, &MEMORY, |_, _| ()), Err(Error::Invalid));
+        assert_eq!(roots.remove(a, &MEMORY, |_, _| ()), Ok(()));
+        assert_eq!(roots.remove(a, &MEMORY, |_, _| ()), Err(Error::Invalid));
         assert_eq!(visit(&roots), (vec![], vec![1, 2, 16], Bytes(24)));
     }
 

@@ -29,6 +29,8 @@ pub const SLICE: Duration = Duration::from_millis(10);
 pub const POLL_STOP: u32 = 1;
 /// Hand the P over.
 pub const POLL_HAND_OVER: u32 = 2;
+/// Pass a safepoint: who asks waits for it.
+pub const POLL_HANDSHAKE: u32 = 4;
 
 /// The number of a seat, and of the mutator in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,8 @@ struct Chair {
     state: State,
     p: Option<PId>,
     poll: u32,
+    /// A handshake waits for it to pass a safepoint, or to run no more.
+    owes: bool,
     /// When it was last given a P, by the count of grants.
     since: u64,
     /// Signalled when a P is granted.
@@ -105,6 +109,10 @@ struct Inner {
     attached: usize,
     running: usize,
     stopping: bool,
+    /// Marking goes on beside the program: what a P holds must not be given back.
+    marking: bool,
+    /// Seats that owe.
+    owed: usize,
     collecting: bool,
     collections: u64,
     grants: u64,
@@ -116,6 +124,8 @@ pub struct Scheduler {
     inner: Mutex<Inner>,
     /// Signalled when `running` reaches 0 in a stop.
     stopped: Condvar,
+    /// Signalled when nobody owes any more.
+    answered: Condvar,
     /// Signalled when a stop or a collection ends.
     resumed: Condvar,
     most_seats: usize,
@@ -135,12 +145,15 @@ impl Scheduler {
                 attached: 0,
                 running: 0,
                 stopping: false,
+                marking: false,
+                owed: 0,
                 collecting: false,
                 collections: 0,
                 grants: 0,
                 queue: VecDeque::new(),
             }),
             stopped: Condvar::new(),
+            answered: Condvar::new(),
             resumed: Condvar::new(),
             most_seats,
         }
@@ -165,6 +178,7 @@ impl Scheduler {
     pub fn detach(&self, house: &impl House, seat: Seat) {
         let mut inner = lock(&self.inner);
         // A stop waits for this thread only to see it gone, but the stopped world reads its roots: leave after.
+        self.answer(&mut inner, seat);
         inner = self.park_while_stopping(inner, seat);
         inner.attached -= 1;
         inner.set_poll(house, seat, 0);
@@ -177,11 +191,12 @@ impl Scheduler {
 
     /// What a mutator does when its poll word is set: takes part in a stop, hands its P over. Returns its P.
     pub fn safepoint(&self, house: &impl House, seat: Seat) -> PId {
-        let inner = lock(&self.inner);
+        let mut inner = lock(&self.inner);
+        self.answer(&mut inner, seat);
         let mut inner = self.park_while_stopping(inner, seat);
         let hand_over = inner.chair(seat).poll & POLL_HAND_OVER != 0;
         inner.set_poll(house, seat, 0);
-        if inner.is_surplus() || (hand_over && !inner.queue.is_empty()) {
+        if inner.may_shrink() || (hand_over && !inner.queue.is_empty()) {
             let p = inner.leave(seat, State::Waiting);
             inner.give_back(house, p);
             return self.wait_for_p(inner, house, seat);
@@ -192,6 +207,7 @@ impl Scheduler {
     /// The thread is about to wait for something else: its P is free, no stop waits for it.
     pub fn block(&self, house: &impl House, seat: Seat) {
         let mut inner = lock(&self.inner);
+        self.answer(&mut inner, seat);
         let p = inner.leave(seat, State::Blocked);
         inner.set_poll(house, seat, 0);
         inner.give_back(house, p);
@@ -255,6 +271,7 @@ impl Scheduler {
             return true;
         }
         let number = inner.collections;
+        self.answer(&mut inner, seat);
         inner.park(seat);
         self.announce(&inner);
         while inner.stopping || inner.collections == number {
@@ -262,6 +279,90 @@ impl Scheduler {
         }
         inner.run_again(seat);
         false
+    }
+
+    /// The same for a thread that has no seat: it waits until nobody else is the collector, and is it then.
+    pub fn begin_collection_unseated(&self) {
+        let mut inner = lock(&self.inner);
+        while inner.collecting {
+            inner = wait(&self.resumed, inner);
+        }
+        inner.collecting = true;
+    }
+
+    /// The collector, who is Running, does not run from here on, and keeps its P: its stops do not wait for it.
+    pub fn step_aside(&self, seat: Seat) {
+        let mut inner = lock(&self.inner);
+        self.answer(&mut inner, seat);
+        inner.park(seat);
+        self.announce(&inner);
+    }
+
+    /// It runs again.
+    pub fn step_back(&self, seat: Seat) {
+        let mut inner = lock(&self.inner);
+        while inner.stopping {
+            inner = wait(&self.resumed, inner);
+        }
+        inner.run_again(seat);
+    }
+
+    /// The caller, who is Running, rests for a moment and keeps its P; stops do not wait for it.
+    pub fn rest(&self, seat: Seat, most: Duration) {
+        let mut inner = lock(&self.inner);
+        self.answer(&mut inner, seat);
+        inner.park(seat);
+        self.announce(&inner);
+        let (mut inner, _) = wait_most(&self.resumed, inner, most);
+        while inner.stopping {
+            inner = wait(&self.resumed, inner);
+        }
+        inner.run_again(seat);
+    }
+
+    /// Returns once every seat that is Running now has passed a safepoint, or runs no more. The caller is not Running.
+    pub fn handshake(&self, house: &impl House) {
+        let mut inner = lock(&self.inner);
+        for n in 0..inner.seats.len() {
+            if inner.seats[n].state == State::Running {
+                inner.seats[n].owes = true;
+                inner.owed += 1;
+                inner.add_poll(house, Seat(n as u32), POLL_HANDSHAKE);
+            }
+        }
+        while inner.owed != 0 {
+            inner = wait(&self.answered, inner);
+        }
+    }
+
+    fn answer(&self, inner: &mut Inner, seat: Seat) {
+        let chair = inner.chair(seat);
+        if chair.owes {
+            chair.owes = false;
+            inner.owed -= 1;
+            if inner.owed == 0 {
+                self.answered.notify_all();
+            }
+        }
+    }
+
+    /// Marking goes on beside the program, or does not any more; the world is stopped.
+    pub fn set_marking(&self, marking: bool) {
+        lock(&self.inner).marking = marking;
+    }
+
+    /// Calls `claim` with each seat that is taken and not Running, until it says that it has one; nobody of them comes to
+    /// run meanwhile.
+    pub fn claim_resting(&self, mut claim: impl FnMut(Seat) -> bool) -> Option<Seat> {
+        let inner = lock(&self.inner);
+        let resting = |c: &Chair| matches!(c.state, State::Parked | State::Waiting | State::Blocked);
+        let seats = inner.seats.iter().enumerate().filter(|(_, c)| resting(c));
+        seats.map(|(n, _)| Seat(n as u32)).find(|&seat| claim(seat))
+    }
+
+    /// Seats that run.
+    pub fn running(&self) -> usize {
+        lock(&self.inner).running
     }
 
     /// Ends what [`Self::begin_collection`] began.
@@ -273,31 +374,40 @@ impl Scheduler {
         self.resumed.notify_all();
     }
 
-    /// Stops the world for the caller, who is Running and is the collector (or walks the heap as if it were).
-    pub fn stop(&self, house: &impl House, seat: Seat) {
+    /// Stops the world for the caller, who is the collector (or walks the heap as if it were), and is Running if it has a
+    /// seat.
+    pub fn stop(&self, house: &impl House, seat: Option<Seat>) {
         let mut inner = lock(&self.inner);
         if inner.stopping {
             fatal(format_args!("stop: the world is stopped already"));
         }
         inner.stopping = true;
-        inner.park(seat);
+        if let Some(seat) = seat {
+            inner.park(seat);
+        }
         inner.ring_holders(house, POLL_STOP);
         while inner.running != 0 {
             inner = wait(&self.stopped, inner);
         }
     }
 
-    /// Lets the world go on; the caller is Running again.
-    pub fn resume(&self, house: &impl House, seat: Seat) {
+    /// Lets the world go on; the caller is Running again, if it has a seat.
+    pub fn resume(&self, house: &impl House, seat: Option<Seat>) {
         let mut inner = lock(&self.inner);
         inner.stopping = false;
-        inner.run_again(seat);
+        if let Some(seat) = seat {
+            inner.run_again(seat);
+        }
         for n in 0..inner.seats.len() {
             let seat = Seat(n as u32);
             let poll = inner.chair(seat).poll & !POLL_STOP;
             inner.set_poll(house, seat, poll);
         }
         inner.destroy_surplus(house);
+        if inner.may_shrink() {
+            // A limit that fell while objects were marked.
+            inner.ring_holders(house, POLL_HAND_OVER);
+        }
         self.distribute(&mut inner);
         drop(inner);
         self.resumed.notify_all();
@@ -352,6 +462,12 @@ impl Scheduler {
     pub fn let_slices_end(&self, house: &impl House) {
         let mut inner = lock(&self.inner);
         self.slice_is_over(&mut inner, house);
+    }
+
+    /// Likewise: whoever rests has rested long enough. (What does not say so models rests without an end of their own.)
+    #[cfg(loom)]
+    pub fn let_rests_end(&self) {
+        self.resumed.notify_all();
     }
 
     /// The first who waits has waited long enough, if anybody waits still. Whoever was given a P since he became the
@@ -416,7 +532,7 @@ impl Inner {
         self.seats.try_reserve(1).map_err(|_| Refused::NoMemory)?;
         self.queue.try_reserve(self.seats.len() + 1).map_err(|_| Refused::NoMemory)?;
         let turn = Box::new(Condvar::new());
-        self.seats.push(Chair { state: State::Free, p: None, poll: 0, since: 0, turn });
+        self.seats.push(Chair { state: State::Free, p: None, poll: 0, owes: false, since: 0, turn });
         Ok(Seat(self.seats.len() as u32 - 1))
     }
 
@@ -427,6 +543,10 @@ impl Inner {
 
     fn is_surplus(&self) -> bool {
         self.total > self.most_ps()
+    }
+
+    fn may_shrink(&self) -> bool {
+        self.is_surplus() && !self.stopping && !self.marking
     }
 
     /// Makes Ps until there is one for each attached thread, or the limit is reached. At least one exists then.
@@ -457,8 +577,8 @@ impl Inner {
 
     /// Takes a P back from who left it.
     fn give_back(&mut self, house: &impl House, p: PId) {
-        // A stopped world keeps its Ps: the surplus goes at a later safepoint.
-        if self.is_surplus() && !self.stopping {
+        // A stopped world keeps its Ps, and so does one in which objects are marked: the surplus goes later.
+        if self.may_shrink() {
             self.destroy(house, p);
         } else {
             self.free.push(p);
@@ -522,7 +642,7 @@ impl Inner {
 
     /// Destroys idle Ps above the number that there should be. A stopped world keeps its Ps.
     fn destroy_surplus(&mut self, house: &impl House) {
-        while !self.stopping && self.is_surplus() {
+        while self.may_shrink() {
             let Some(p) = self.free.pop() else { return };
             self.destroy(house, p);
         }
@@ -536,18 +656,26 @@ fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T>
     }
 }
 
-/// Waits at most [`SLICE`]; whether that long has passed.
-#[cfg(not(loom))]
 fn wait_slice<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> (MutexGuard<'a, T>, bool) {
-    match condvar.wait_timeout(guard, SLICE) {
+    wait_most(condvar, guard, SLICE)
+}
+
+/// Waits at most so long; whether that long has passed.
+#[cfg(not(loom))]
+fn wait_most<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    most: Duration,
+) -> (MutexGuard<'a, T>, bool) {
+    match condvar.wait_timeout(guard, most) {
         Ok((guard, timeout)) => (guard, timeout.timed_out()),
         Err(_) => fatal(format_args!("lock poisoned")),
     }
 }
 
-/// Waits; what passes of time is said by `Scheduler::let_slices_end`.
+/// Waits; what passes of time is said by `Scheduler::let_slices_end` and `let_rests_end`.
 #[cfg(loom)]
-fn wait_slice<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> (MutexGuard<'a, T>, bool) {
+fn wait_most<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>, _: Duration) -> (MutexGuard<'a, T>, bool) {
     (wait(condvar, guard), false)
 }
 

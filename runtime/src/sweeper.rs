@@ -82,6 +82,7 @@ unsafe extern "C" fn run(arg: *mut c_void) -> *mut c_void {
             }
             heap.collector.timeline().end_gathered(&mut shown, Kind::BackgroundSweep);
             heap.collector.sample(&heap.spans);
+            heap.scavenger.wake(heap);
             state = lock(&sweeper.state);
         } else {
             state = sweeper.changed.wait(state).unwrap_or_else(PoisonError::into_inner);

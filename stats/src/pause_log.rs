@@ -33,7 +33,7 @@ struct Slot {
 
 /// The log.
 ///
-/// After each `record`: `count` is the number of pauses, `total` their sum, `max` the longest; every pause whose
+/// After each `record`: `count` is the number of pauses, `total` their sum, `max` the longest stop; every pause whose
 /// number is in `count.saturating_sub(PAUSES)..count` is in its slot.
 pub struct PauseLog {
     slots: [Slot; PAUSES],
@@ -60,8 +60,13 @@ impl PauseLog {
         }
     }
 
-    /// Records a pause of `ns` nanoseconds that ended at `end_unix_ns`.
+    /// Records a pause of `ns` nanoseconds, in one stop, that ended at `end_unix_ns`.
     pub fn record(&self, ns: u64, end_unix_ns: u64) {
+        self.record_stops(ns, ns, end_unix_ns);
+    }
+
+    /// Records the pause of a cycle that stopped more than once: `ns` in sum, and the longest stop of them.
+    pub fn record_stops(&self, ns: u64, longest: u64, end_unix_ns: u64) {
         let mut next = lock(&self.next);
         let number = *next;
         *next += 1;
@@ -73,7 +78,7 @@ impl PauseLog {
         slot.end_unix_ns.store(end_unix_ns, Ordering::Relaxed);
         self.total.fetch_add(ns, Ordering::Relaxed);
         // Release: who sees this longest pause sees it in the total.
-        self.max.fetch_max(ns, Ordering::Release);
+        self.max.fetch_max(longest, Ordering::Release);
         // Release: who sees this count sees at least these totals, and the slot filled.
         self.count.store(number + 1, Ordering::Release);
     }

@@ -1,4 +1,5 @@
-/* Marking rate: how long a full collection takes in which everything is alive.
+/* Marking rate: how long a full collection takes in which everything is alive; and where the collector says what processor
+ * time went into marking, the rate by that, 'per CPU', whoever marks and whatever else runs.
  * usage: mark shape workers [scale]; workers is for the name only, the environment sets them */
 #include "tree.h"
 
@@ -135,12 +136,14 @@ int main(int argc, char **argv) {
     shapes[shape].make(m, argument(argc, argv, 3, 1));
     peer_collecting(1);
     peer_collect(m);
+    const uint64_t marked = peer_marked_ns();
     for (int i = 0; i < ROUNDS; i++) {
         const uint64_t start = now_ns(), before = peer_stopped_ns();
         peer_collect(m);
         stopped[i] = (double)(peer_stopped_ns() - before);
         took[i] = (double)(now_ns() - start);
     }
+    const double marking = (double)(peer_marked_ns() - marked) / ROUNDS;
     CHECK(shapes[shape].count() == objects); /* all are alive and whole */
     qsort(took, ROUNDS, sizeof *took, ascending);
     qsort(stopped, ROUNDS, sizeof *stopped, ascending);
@@ -149,6 +152,7 @@ int main(int argc, char **argv) {
     snprintf(name, sizeof name, "%s, %s worker%s", argv[1], argv[2], strcmp(argv[2], "1") == 0 ? "" : "s");
     REPORT("M objects/s", (double)objects * 1e3 / ns, "%s", name);
     REPORT("GB/s", bytes / ns, "%s", name);
+    if (marking > 0) REPORT("M objects/s", (double)objects * 1e3 / marking, "%s, per CPU", name);
     if (pause > 0) REPORT("M objects/s", (double)objects * 1e3 / pause, "%s, stop only", name);
     return 0;
 }

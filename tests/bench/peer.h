@@ -1,5 +1,5 @@
 /* One allocation interface over Besom and what a VM author would pick instead. The compiler chooses: -DPEER_BESOM,
- * -DPEER_LIBGC, -DPEER_MIMALLOC, -DPEER_MALLOC (the system's) or -DPEER_BUMP (an arena that its owner resets, the
+ * -DPEER_LIBGC (with -DPEER_INCREMENTAL its incremental mode), -DPEER_MIMALLOC, -DPEER_MALLOC (the system's) or -DPEER_BUMP (an arena that its owner resets, the
  * floor under all of them; one thread, no collection).
  *
  *     peer_start()                        once
@@ -12,6 +12,7 @@
  *     peer_collect(t)                     a full collection; PEER_COLLECTS says whether there is one
  *     peer_collecting(on)                 lets collections start by themselves, or not
  *     peer_stopped_ns()                   how long the world has been stopped since the start, 0 where unknown
+ *     peer_marked_ns()                    processor time spent marking since the start, 0 where unknown
  */
 #ifndef PEER_H
 #define PEER_H
@@ -83,15 +84,28 @@ PEER_INLINE uint64_t peer_stopped_ns(void) {
     besom_stats_read(peer_heap, &stats);
     return stats.pause_total_ns;
 }
+PEER_INLINE uint64_t peer_marked_ns(void) {
+    besom_metric_value marked = {0};
+    if (besom_metric_read(peer_heap, "besom/cpu/gc/mark:nanoseconds", &marked) != BESOM_OK) abort();
+    return marked.number;
+}
 
 #else /* the others need no thread, no roots, and know a layout by its size */
+#if defined(PEER_LIBGC)
+#define GC_THREADS
+#include <gc.h>
+#endif
 typedef void peer_thread;
 typedef size_t peer_layout;
 #define peer_write(t, object, slot, value) ((void)(t), (void)(object), peer_store((slot), (value)))
 typedef void *__attribute__((may_alias)) peer_word;
 /* The compiler must assume that the memory is read: a store that only a collector reads stays. */
 PEER_INLINE void peer_store(void *slot, void *value) {
+#if defined(PEER_INCREMENTAL)
+    GC_PTR_STORE_AND_DIRTY(slot, value);
+#else
     *(peer_word *)slot = value;
+#endif
     __asm__ volatile("" ::: "memory");
 }
 PEER_INLINE peer_thread *peer_attach(void) { return NULL; }
@@ -108,14 +122,19 @@ PEER_INLINE peer_layout peer_layout_make(size_t bytes, const uint32_t *offsets, 
 PEER_INLINE void *peer_alloc(peer_thread *t, size_t bytes, enum peer_kind kind);
 PEER_INLINE void *peer_new(peer_thread *t, peer_layout layout) { return peer_alloc(t, layout, VALUES); }
 PEER_INLINE uint64_t peer_stopped_ns(void) { return 0; }
+PEER_INLINE uint64_t peer_marked_ns(void) { return 0; }
 
 #if defined(PEER_LIBGC)
-#define GC_THREADS
-#include <gc.h>
 #define PEER_COLLECTS 1
 #define PEER_MANUAL 0
 PEER_INLINE void peer_start(void) {
     GC_INIT();
+#if defined(PEER_INCREMENTAL)
+    /* Told which pages were written to. Else it protects them one by one, until the system has no more mappings. */
+    GC_set_manual_vdb_allowed(1);
+    GC_enable_incremental();
+    if (!GC_is_incremental_mode()) abort();
+#endif
     GC_set_warn_proc(GC_ignore_warn_proc); /* it has advice about very large objects */
 }
 PEER_INLINE void *peer_alloc(peer_thread *t, size_t bytes, enum peer_kind kind) {

@@ -2,39 +2,47 @@
 # Builds the benchmarks for Besom and for each peer that is installed, runs them in turns, and prints one table: the
 # medians, and how many times as good Besom is as each peer.
 #
-#   tests/bench/run.sh [--markdown] [--into file] [trees|alloc|large|mark|threads|instructions|statistics ...]
+#   tests/bench/run.sh [--markdown] [--into file] [--check] [name ...]
+#       of: trees alloc large mark threads latency instructions statistics
 #
-# Without names it runs all, in ten to fifteen minutes. --into puts the tables of what was run, as Markdown, in place
-# of those between '<!-- bench NAME -->' and '<!-- end -->' in the file, as in docs/performance.md.
+# Without names it runs all, in three quarters of an hour, of which 'latency' takes more than half. --check says below the
+# tables which of the bounds that Besom is held to (tests/bench/bounds.awk) are met, and fails if one is not. --into puts
+# the tables of what was run, as Markdown, in place of those between '<!-- bench NAME -->' and '<!-- end -->' in the file,
+# as in docs/performance.md.
 #
 #   N=5            runs of which the median is taken
 #   DEPTH=20       depth of the binary trees
 #   SCALE=1        work of the other benchmarks; 0.01 shows that they run, and measures nothing
-#   PEERS='go libgc mimalloc'    columns, in order; also malloc (the system's) and bump (trees only: an arena, the floor)
+#   PEERS='besom-stw go libgc libgc-inc mimalloc'   columns, in order: Besom that stops the world to mark, libgc in its
+#                  incremental mode (these two where they matter); also malloc (the system's) and bump (trees only: an arena)
+#   LIVE='64 1024' MiB that live in 'latency'
+#   KINDS='plain deep array weak'   of 'latency': the last three with the least of LIVE
 #   LIBDIR=target/c              where libbesom.a and include/besom.h are (make lib)
 #   GO=go                        Go's command
 #   SAMPLES=file                 keeps every single measurement there
 set -u
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit
-N=${N:-5} DEPTH=${DEPTH:-20} SCALE=${SCALE:-1} PEERS=${PEERS-go libgc mimalloc} libdir=${LIBDIR:-target/c}
-markdown=0 into='' subsets=()
+N=${N:-5} DEPTH=${DEPTH:-20} SCALE=${SCALE:-1} PEERS=${PEERS-besom-stw go libgc libgc-inc mimalloc} libdir=${LIBDIR:-target/c}
+LIVE=${LIVE:-64 1024} KINDS=${KINDS:-plain deep array weak}
+markdown=0 check=0 into='' subsets=()
 while [ $# -gt 0 ]; do
     argument=$1
     shift
     case $argument in
         --markdown) markdown=1 ;;
+        --check) check=1 ;;
         --into)
             markdown=1 into=${1:-}
             [ -w "$into" ] || { echo "run.sh: --into: no file '$into' to write" >&2; exit 2; }
             shift
             ;;
-        trees | alloc | large | mark | threads | instructions | statistics) subsets+=("$argument") ;;
+        trees | alloc | large | mark | threads | latency | instructions | statistics) subsets+=("$argument") ;;
         -h | --help) sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'; exit ;;
-        *) echo "run.sh: no benchmark '$argument'; trees alloc large mark threads instructions statistics" >&2; exit 2 ;;
+        *) echo "run.sh: no benchmark '$argument'; trees alloc large mark threads latency instructions statistics" >&2; exit 2 ;;
     esac
 done
-[ ${#subsets[@]} -gt 0 ] || subsets=(trees alloc large mark threads instructions statistics)
+[ ${#subsets[@]} -gt 0 ] || subsets=(trees alloc large mark threads latency instructions statistics)
 [ -f "$libdir/libbesom.a" ] || { echo "run.sh: $libdir/libbesom.a is missing: make lib" >&2; exit 2; }
 
 work=$(mktemp -d)
@@ -51,7 +59,11 @@ links() { echo "int main(void){return 0;}" | gcc -x c - -include "$1" "$2" -o "$
 present() {
     case $1 in
         go) command -v "$GO" >/dev/null 2>&1 ;;
-        libgc) links gc.h -lgc ;;
+        besom-stw) # else it is all that there is
+            echo '#include <besom.h>
+                int main(void) { besom_options o; besom_options_init(&o); return o.mode == BESOM_STOP_THE_WORLD; }' |
+                gcc -x c - -I "$libdir/include" -x none "$libdir/libbesom.a" -pthread -ldl -lm -o "$work/probe" && "$work/probe" ;;
+        libgc | libgc-inc) links gc.h -lgc ;;
         mimalloc) links mimalloc.h -lmimalloc ;;
         malloc | bump) true ;;
         *) say "run.sh: no peer '$1'"; exit 2 ;;
@@ -80,8 +92,11 @@ build() {
             [ -x "$work/go" ] || (cd tests/bench/go && GOFLAGS=-mod=mod GOTOOLCHAIN=local GOCACHE="$work/gocache" \
                 CGO_ENABLED=0 "$GO" build -o "$work/go" .) >&2
             return ;;
-        besom) how=(-DPEER_BESOM -I "$libdir/include" "$libdir/libbesom.a" -pthread -ldl -lm) ;;
+        besom | besom-stw)
+            how=(-DPEER_BESOM -I "$libdir/include" "$libdir/libbesom.a" -pthread -ldl -lm)
+            grep -q besom_weak_new "$libdir/include/besom.h" && how+=(-DPEER_WEAK) ;;
         libgc) how=(-DPEER_LIBGC -lgc -pthread) ;;
+        libgc-inc) how=(-DPEER_LIBGC -DPEER_INCREMENTAL -lgc -pthread) ;;
         mimalloc) how=(-DPEER_MIMALLOC -lmimalloc -pthread) ;;
         malloc) how=(-DPEER_MALLOC -pthread) ;;
         bump) how=(-DPEER_BUMP) ;;
@@ -92,7 +107,8 @@ build() {
 able() {
     case $1.$2 in
         *.statistics) false ;; # no program for peers
-        bump.trees) true ;;
+        bump.trees | besom-stw.trees | besom-stw.mark | besom-stw.latency | libgc-inc.latency) true ;;
+        besom-stw.* | libgc-inc.*) false ;;
         bump.* | mimalloc.mark | malloc.mark | go.instructions) false ;;
         *) true ;;
     esac
@@ -110,31 +126,37 @@ failed=0
 keep() { awk -F'|' -v OFS='|' -v subset="$1" -v peer="$2" 'NF == 3 { print subset, $1, $2, peer, $3 }' >>"$samples"; }
 # once <peer> <program> <arguments...>
 once() {
-    local peer=$1 program=$2 status
+    local peer=$1 program=$2 status command
     shift 2
-    if [ "$peer" = go ]; then
-        timeout 600 "$work/go" "$program" "$@" >"$work/out"
-    else
-        timeout 600 "$work/$program.$peer" "$@" >"$work/out"
-    fi
+    case $peer in
+        go) command=("$work/go" "$program") ;;
+        besom-stw) command=(env BESOM_MODE=stop_the_world "$work/$program.$peer") ;;
+        *) command=("$work/$program.$peer") ;;
+    esac
+    timeout 600 "${command[@]}" "$@" >"$work/out"
     status=$?
+    [ $status -eq 77 ] && return # the peer has no such thing
     if [ $status -ne 0 ]; then
         say "run.sh: $peer: $program $*: ended with status $status"
         failed=1
         return
     fi
     keep "$program" "$peer" <"$work/out"
+    grep -v '|' "$work/out" | sed "s/^/$peer: /" >>"$work/said"
 }
-# turns <program> <arguments...>: each peer in turn, N times
+# turns <program> <arguments...>: each peer in turn, N times. What they said beside samples, in the last round, is
+# kept in $work/said.<program>: latency's stops by their causes.
 turns() {
     local program=$1 i peer
     shift
     say "$program $*"
     for ((i = 0; i < N; i++)); do
+        : >"$work/said"
         for peer in "${peers[@]}"; do
             able "$peer" "$program" && once "$peer" "$program" "$@"
         done
     done
+    cat "$work/said" >>"$work/said.$program"
 }
 
 # callgrind <function> <program> <arguments...>: what happens inside the function, by address and line
@@ -248,6 +270,14 @@ for subset in "${subsets[@]}"; do
             done
             ;;
         threads) for count in 1 2 4; do turns threads $count "$SCALE"; done ;;
+        latency)
+            for live in $LIVE; do
+                for kind in $KINDS; do
+                    [ "$kind" = plain ] || [ "$live" = "${LIVE%% *}" ] || continue
+                    for count in 1 2; do turns latency "$live" $count "$kind" "$SCALE"; done
+                done
+            done
+            ;;
         instructions) instructions ;;
         statistics) statistics ;;
     esac
@@ -257,9 +287,10 @@ for subset in "${subsets[@]}"; do
     {
         if [ $markdown = 1 ]; then echo "$(date +%F), $commit, $processor; $conditions."; else echo "$subset: $conditions"; fi
         [ $markdown = 1 ] && echo
-        columns=${peers[*]}
-        [ "$subset" = statistics ] && columns=besom
-        grep "^$subset|" "$samples" | awk -F'|' -v markdown=$markdown -v columns="$columns" -f tests/bench/table.awk
+        columns=besom
+        for peer in "${peers[@]:1}"; do able "$peer" "$subset" && columns="$columns $peer"; done
+        grep "^$subset|" "$samples" | awk -F'|' -v markdown=$markdown -v columns="$columns" -f tests/bench/samples.awk -f tests/bench/table.awk
+        [ $markdown = 0 ] && [ -s "$work/said.$subset" ] && printf '\nThe last runs:\n' && cat "$work/said.$subset"
     } >"$work/bench.$subset"
 done
 
@@ -269,6 +300,10 @@ done
     [ $markdown = 1 ] && echo
     printf '%s.\n' "$versions"
 } >"$work/bench.machine"
+bounds() {
+    [ $check = 1 ] || return
+    awk -F'|' -f tests/bench/samples.awk -f tests/bench/bounds.awk "$samples" || failed=1
+}
 if [ -n "$into" ]; then
     awk -v work="$work" '
         /^<!-- bench [a-z]* -->$/ {
@@ -283,6 +318,7 @@ if [ -n "$into" ]; then
         }
         /^<!-- end -->$/ { replacing = 0 }
         !replacing { print }' "$into" >"$work/into" && cp "$work/into" "$into"
+    bounds
     exit $failed
 fi
 cat "$work/bench.machine"
@@ -292,4 +328,5 @@ for subset in "${subsets[@]}"; do
     [ $markdown = 1 ] && printf '### %s\n\n' "$subset"
     cat "$work/bench.$subset"
 done
+bounds
 exit $failed

@@ -1,36 +1,10 @@
-# From one benchmark's samples 'subset|row|unit|peer|value' its table of medians and ratios. -v columns='besom go ...' -v markdown=0|1
-{
-    key = $1 "|" $2 "|" $3
-    if (!(key in seen)) { seen[key] = 1; rows[++n] = key }
-    cell = key "|" $4
-    values[cell, ++count[cell]] = $5
-}
-
-# The middle of the values of a cell; with an even number, the mean of the two in the middle.
-function median(cell,   k, i, j, v, sorted) {
-    k = count[cell]
-    for (i = 1; i <= k; i++) {
-        v = values[cell, i] + 0
-        for (j = i - 1; j >= 1 && sorted[j] > v; j--) sorted[j + 1] = sorted[j]
-        sorted[j + 1] = v
-    }
-    return k % 2 ? sorted[(k + 1) / 2] : (sorted[k / 2] + sorted[k / 2 + 1]) / 2
-}
-
-# Three digits that matter.
-function figure(v) {
-    if (v >= 100) return sprintf("%.0f", v)
-    if (v >= 10) return sprintf("%.1f", v)
-    if (v >= 1) return sprintf("%.2f", v)
-    return sprintf("%.3f", v)
-}
-
+# From one benchmark's samples (samples.awk) its table of medians and ratios. -v columns='besom go ...' -v markdown=0|1
 function line(first, second,   i) {
     if (markdown) {
         printf "| %s | %s |", first, second
         for (i = 1; i <= peers; i++) printf " %s |", text[i]
     } else {
-        printf "%-48s %-12s", first, second
+        printf "%-" width "s %-12s", first, second
         for (i = 1; i <= peers; i++) printf (i == 1 ? " %9s" : " %18s"), text[i]
     }
     print ""
@@ -38,6 +12,11 @@ function line(first, second,   i) {
 
 END {
     peers = split(columns, peer, " ")
+    width = 48
+    for (r = 1; r <= n; r++) {
+        split(rows[r], part, "|")
+        if (length(part[2]) > width) width = length(part[2])
+    }
     for (i = 1; i <= peers; i++) text[i] = peer[i]
     line("", "unit")
     if (markdown) {

@@ -80,6 +80,14 @@ static inline int check_watched(void)
     return getenv("CHECK_WATCHED") != NULL;
 }
 
+/* Whether the default mode, which the runner may set, is BESOM_CONCURRENT. */
+static inline int check_concurrent(void)
+{
+    besom_options o;
+    besom_options_init(&o);
+    return o.mode == BESOM_CONCURRENT;
+}
+
 /* A heap with an attached thread and no native stack scan: what dies is exactly what no root names. */
 static inline besom_heap *check_heap(const besom_options *options, besom_mutator **m)
 {

@@ -44,7 +44,7 @@ static void options_defaults(void)
     CHECK_EQ(o.gc_percent, 100);
     CHECK_EQ(o.procs, 0);
     CHECK_EQ(o.mark_workers, 0);
-    CHECK_EQ(o.mode, BESOM_STOP_THE_WORLD);
+    CHECK_EQ(o.mode, getenv("BESOM_MODE") == NULL ? BESOM_CONCURRENT : BESOM_STOP_THE_WORLD); /* as the runner has it */
     CHECK_EQ(o.scan_native_stacks, 1);
     CHECK_EQ(o.tiny, 1);
     CHECK(o.encoding.mask == 7 && o.encoding.tag == 0 && o.encoding.address == ~(uint64_t)7);
@@ -66,7 +66,6 @@ static void bad_options_are_refused(void)
         CHECK_EQ(besom_heap_new(&o, &heap), BESOM_ERR_INVALID);                                                        \
         CHECK(heap == (besom_heap *)&o);                                                                               \
     } while (0)
-    REFUSED(o.mode = BESOM_CONCURRENT);
     REFUSED(o.mode = 2);
     REFUSED(o.mode = -1);
     REFUSED(o.struct_size = 0);
@@ -83,6 +82,10 @@ static void bad_options_are_refused(void)
     CHECK_EQ(besom_heap_new(&o, NULL), BESOM_ERR_INVALID);
     CHECK_OK(besom_heap_new(NULL, &heap)); /* the defaults */
     CHECK_OK(besom_heap_free(heap));
+    for (o.mode = BESOM_STOP_THE_WORLD; o.mode <= BESOM_CONCURRENT; o.mode++) {
+        CHECK_OK(besom_heap_new(&o, &heap));
+        CHECK_OK(besom_heap_free(heap));
+    }
     CHECK_OK(besom_heap_free(NULL));
 }
 

@@ -163,7 +163,7 @@ static void the_soft_limit_holds_by_collecting(void)
     for (i = 0; i < (check_short() ? 64 : 512) * 1024; i++) NEED(besom_alloc(m, 1000, BESOM_VALUES) != NULL);
     besom_stats_read(heap, &stats);
     CHECK(stats.cycles > 0);
-    CHECK_LE(stats.peak_footprint, 48 * MIB * 11 / 10);
+    CHECK_LE(stats.peak_footprint, 48 * MIB * 105 / 100);
     besom_memory_limit_set(heap, 24 * MIB);
     for (i = 0; i < 256 * 1024; i++) NEED(besom_alloc(m, 1000, BESOM_VALUES) != NULL);
     besom_stats_read(heap, &stats);
@@ -213,7 +213,8 @@ static void gc_percent_paces(void)
     CHECK_OK(besom_collect(m));
     churn(m, 256);
     besom_stats_read(heap, &b);
-    CHECK(b.cycles - a.cycles <= 256 / 40 + 2); /* a minimum of 4 MiB * 10 between two */
+    /* A minimum of 4 MiB * 10 between two, of which a cycle beside the program may begin when 0.7 are allocated. */
+    CHECK_LE(b.cycles - a.cycles, 256 / (check_concurrent() ? 28 : 40) + 2);
     besom_gc_percent_set(heap, 0);
     besom_stats_read(heap, &a);
     churn(m, 32);
@@ -262,6 +263,38 @@ static void free_memory_leaves_the_resident_set(void)
     CHECK(p != NULL && check_is_zero(p, 1024));
     check_heap_end(heap, m);
     CHECK_LE(check_statm(1), before + 4 * MIB);
+}
+
+static void free_memory_goes_back_by_itself(void)
+{
+    besom_options o;
+    besom_mutator *m;
+    besom_heap *heap;
+    besom_stats stats;
+    size_t before, full;
+    long i, waited;
+    besom_options_init(&o);
+    o.scan_native_stacks = 0;
+    heap = check_heap(&o, &m);
+    besom_gc_percent_set(heap, 0); /* up to the peak */
+    before = check_statm(1);
+    for (i = 0; i < 64 * 1024; i++) {
+        char *p = (char *)besom_alloc(m, 1024, BESOM_NOSCAN);
+        NEED(p != NULL);
+        memset(p, 1, 1024);
+    }
+    full = check_statm(1);
+    CHECK(full > before + 60 * MIB);
+    besom_gc_percent_set(heap, 100);
+    CHECK_OK(besom_collect(m));
+    besom_block(m);
+    for (waited = 0; waited < 30000 && check_statm(1) > before + 16 * MIB; waited += 10) check_sleep_ms(10);
+    besom_unblock(m);
+    CHECK_LE(check_statm(1), before + 16 * MIB);
+    besom_stats_read(heap, &stats);
+    CHECK(stats.released >= (int64_t)(48 * MIB));
+    CHECK_EQ(stats.committed + stats.released, stats.mapped);
+    check_heap_end(heap, m);
 }
 
 static void an_idle_heap_is_small(void)
@@ -322,6 +355,7 @@ int main(void)
     RUN(gc_percent_paces);
     if (!check_short()) { /* under valgrind the resident set is its own */
         RUN(free_memory_leaves_the_resident_set);
+        RUN(free_memory_goes_back_by_itself);
         RUN(an_idle_heap_is_small);
         RUN(metadata_is_small);
     }

@@ -193,7 +193,7 @@ static void write_other_heaps(void)
 #define FOREIGN(fn)                                                                                                    \
     "^besom: " fn ": called on another thread than the mutator's, attached on thread [1-9][0-9]*, called on [1-9][0-9]*$"
 #define DETACHED(fn) "^besom: " fn ": mutator is detached$"
-#define CALLBACK(fn) "^besom: " fn ": called by a trace function or a visit, while the world is stopped$"
+#define CALLBACK(fn) "^besom: " fn ": called by a trace function or a visit$"
 #define FREED(fn) "^besom: " fn ": handle 0x[0-9a-f]+ is freed already$"
 #define NO_HANDLE(fn) "^besom: " fn ": handle 0x[0-9a-f]+ is no handle of this heap$"
 #define NO_OBJECT(fn) "^besom: " fn ": 0x[0-9a-f]+ is no object of this heap$"

@@ -437,6 +437,75 @@ static void write_range_copies(void)
     check_heap_end(heap, m);
 }
 
+/* A form that only the trace function knows: a store into it cannot read what it overwrites, so that is shown first. */
+typedef struct { uint64_t hidden; } hider;
+static uint64_t hide(const void *p) { return ~(uint64_t)(uintptr_t)p; }
+static void *seek(uint64_t hidden) { return (void *)(uintptr_t)~hidden; }
+
+/* Beside the program. To helgrind its atomic load is a plain one: see helgrind.supp. */
+static void __attribute__((noinline)) trace_hider(besom_tracer *t, void *object, void *data)
+{
+    (void)data;
+    besom_trace(t, seek(__atomic_load_n(&((hider *)object)->hidden, __ATOMIC_RELAXED)));
+}
+
+static int collections;
+
+static void *collect_again_and_again(void *argument)
+{
+    besom_heap *heap = (besom_heap *)argument;
+    besom_mutator *m;
+    int i;
+    NEED(besom_attach(heap, &m) == BESOM_OK);
+    for (i = 0; i < (check_short() ? 5 : 400); i++) NEED(besom_collect(m) == BESOM_OK);
+    NEED(besom_detach(m) == BESOM_OK);
+    check_set(&collections, 1);
+    return NULL;
+}
+
+static void hidden_pointers_are_shown(void)
+{
+    besom_options o;
+    besom_mutator *m;
+    besom_heap *heap;
+    pthread_t collector;
+    node *head = NULL, *fresh = NULL, *kept = NULL;
+    hider *h = NULL;
+    int i, moves = 0;
+    besom_options_init(&o);
+    o.scan_native_stacks = 0;
+    o.trace = trace_hider;
+    o.verify = BESOM_VERIFY_MARKS;
+    heap = check_heap(&o, &m);
+    BESOM_FRAME(m, &head, &fresh, &kept);
+    head = fresh = new_node(m, NULL, BESOM_VALUES);
+    h = (hider *)besom_alloc(m, sizeof *h, BESOM_TRACED);
+    NEED(h != NULL);
+    h->hidden = hide(fresh);
+    besom_write(m, head, &head->next, h);
+    for (i = 0; i < 20000; i++) head = new_node(m, head, BESOM_VALUES); /* marked one after the other, the hider last */
+    check_set(&collections, 0);
+    NEED(pthread_create(&collector, NULL, collect_again_and_again, heap) == 0);
+    while (!check_is_set(&collections)) {
+        fresh = new_node(m, NULL, BESOM_VALUES);
+        kept = (node *)seek(h->hidden); /* from here on the only pointer to it */
+        {
+            void *shown = kept;
+            besom_write(m, NULL, &shown, NULL);
+        }
+        besom_write_value(m, h, &h->hidden, hide(fresh));
+        fresh = NULL;
+        for (i = 0; i < 1000 << moves % 13; i++) besom_safepoint(m); /* a part of a cycle, or more */
+        moves++;
+        NEED(kept->number == 42);
+    }
+    besom_block(m);
+    NEED(pthread_join(collector, NULL) == 0);
+    besom_unblock(m);
+    BESOM_FRAME_END(m);
+    check_heap_end(heap, m);
+}
+
 /* Deep lists and cycles: marking keeps no native stack for them. */
 static void deep_and_cyclic(void)
 {
@@ -472,6 +541,7 @@ int main(void)
     RUN(conservative_takes_interiors_values_does_not_lose_others);
     RUN(encodings);
     RUN(trace_functions);
+    RUN(hidden_pointers_are_shown);
     RUN(write_range_copies);
     RUN(deep_and_cyclic);
     return check_done();

@@ -112,6 +112,13 @@ else
                 sed 's/^/     stderr: /' "$work/err"
             fi
         done
+        if [ "$p" != misuse ] && [ "$p" != env ] && compile "$p" C11 "$work/$p"; then
+            # Again in the other mode. env sets the variables itself.
+            { BESOM_MODE=stop_the_world timeout 600 "$work/$p" >"$work/log" 2>"$work/err" </dev/null; } 2>/dev/null
+            status=$?
+            outcome "$p (stop the world)" "$work/log" $status
+            sed 's/^/     stderr: /' "$work/err"
+        fi
         case $p in
             alloc | roots | layouts | stats | walk)
                 # Again where the reservation cannot have its usual size.

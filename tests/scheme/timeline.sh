@@ -19,7 +19,8 @@ int main(int argc, char **argv)
 C
 ${CC:-gcc} -std=c11 -Wall -Wextra -Werror -I "$here/../c" "$work/count.c" -o "$work/count" || exit 2
 
-# expect <status> <least cycles> <arguments...>: the program's status, and its file's cycles as --gc-stats counts them.
+# expect <status> <least cycles> <arguments...>: the program's status, and its file's cycles as --gc-stats counts them, which it
+# does after the file: a cycle that goes on beside the program may end in between.
 expect() {
     want=$1 least=$2
     shift 2
@@ -29,7 +30,7 @@ expect() {
     [ "$got" = "$want" ] || fail "status $got, expected $want: $*"
     counted=$(awk '$1 == "cycles" { print $2 }' "$work/err")
     if cycles=$("$work/count" "$work/file" '"name"' '"cycle"'); then
-        [ "$cycles" = "$counted" ] || fail "$cycles cycles in the file, $counted counted: $*"
+        [ "$cycles" = "$counted" ] || [ "$cycles" = $((counted - 1)) ] || fail "$cycles cycles in the file, $counted counted: $*"
         [ "$cycles" -ge "$least" ] || fail "only $cycles cycles: $*"
     else
         fail "no JSON: $*"

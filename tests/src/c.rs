@@ -10,6 +10,14 @@ unsafe extern "C" {
     /// See `besom.h`.
     pub fn besom_roots_remove(heap: *mut c_void, start: *mut c_void) -> c_int;
     /// See `besom.h`.
+    pub fn besom_handle_new(m: *mut c_void, object: *mut c_void) -> *mut c_void;
+    /// See `besom.h`.
+    pub fn besom_handle_get(m: *mut c_void, handle: *mut c_void) -> *mut c_void;
+    /// See `besom.h`.
+    pub fn besom_handle_set(m: *mut c_void, handle: *mut c_void, object: *mut c_void);
+    /// See `besom.h`.
+    pub fn besom_handle_free(heap: *mut c_void, handle: *mut c_void);
+    /// See `besom.h`.
     pub fn besom_gc_percent_set(heap: *mut c_void, percent: c_uint);
     /// See `besom.h`.
     pub fn besom_memory_limit_set(heap: *mut c_void, bytes: usize);

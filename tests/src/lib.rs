@@ -7,3 +7,4 @@ pub mod process;
 pub mod rng;
 pub mod roots;
 pub mod timeline;
+pub mod torture;

@@ -75,7 +75,7 @@ impl<'h> Model<'h> {
     }
 
     /// Sets an edge between two objects, if the first can have one.
-    pub fn link(&mut self, from: usize, to: usize, choice: u64) {
+    pub fn link(&mut self, m: &mut Mutator<'h>, from: usize, to: usize, choice: u64) {
         let target = self.node(to);
         let inside = inside(target, choice >> 32);
         let Some(node) = self.nodes.get_mut(&from) else { panic!("the model lost {from:#x}") };
@@ -84,16 +84,16 @@ impl<'h> Model<'h> {
             return;
         }
         let inside = if self.setup.points_inside(node) { inside } else { 0 };
-        self.setup.set_edge(from, node, Edge { word, target: to, inside });
+        self.setup.set_edge(m, from, node, Edge { word, target: to, inside });
     }
 
     /// Clears an edge.
-    pub fn unlink(&mut self, from: usize, choice: u64) {
+    pub fn unlink(&mut self, m: &mut Mutator<'h>, from: usize, choice: u64) {
         let Some(node) = self.nodes.get_mut(&from) else { panic!("the model lost {from:#x}") };
         let Some(n) = (choice as usize).checked_rem(node.edges.len()) else { return };
         if !node.frozen {
             let edge = Edge { target: 0, inside: 0, ..node.edges[n] };
-            self.setup.set_edge(from, node, edge);
+            self.setup.set_edge(m, from, node, edge);
         }
     }
 

@@ -6,6 +6,7 @@
 
 use crate::rng::mix;
 use besom::{Encoding, Heap, Kind, Mutator, Tracer};
+use besom_stats::sync::raw::{AtomicU64, Ordering::*};
 use std::ffi::c_void;
 
 /// Hides the edges of traced objects from everybody but their trace function.
@@ -78,20 +79,22 @@ pub const PLAIN: Encoding = Encoding { mask: 7, tag: 0, address: !7 };
 pub const BOXED: Encoding =
     Encoding { mask: 0xffff << 48, tag: 0xfffc << 48, address: 0x0000_ffff_ffff_fff8 };
 
-/// The trace function of traced objects: number, count, edges. Every third number has them as values.
+/// The trace function of traced objects: number, count, edges. Every third number has them as values. The thread whose
+/// object it is may add an edge at this moment: first the edge, then the count.
 ///
 /// # Safety
 /// Called by the collector only.
 pub unsafe extern "C" fn trace(tracer: *mut Tracer<'_>, object: *mut c_void, _: *mut c_void) {
-    let words = object.cast_const().cast::<u64>();
+    let words = object.cast::<u64>();
     // SAFETY: a traced object of three words or more, or one whose count is 0, since it was born zeroed.
     unsafe {
-        let (id, count) = (words.read(), words.add(1).read() as usize);
+        let word = |at: usize| AtomicU64::from_ptr(words.add(at)).load(Acquire);
+        let (id, count) = (word(0), word(1) as usize);
         if id.is_multiple_of(3) {
-            (*tracer).trace_range(words.add(2).cast(), count, Kind::Values);
+            (*tracer).trace_range(words.cast_const().add(2).cast(), count, Kind::Values);
         } else {
             for i in 0..count {
-                let address = words.add(2 + i).read() ^ TRACED_MASK;
+                let address = word(2 + i) ^ TRACED_MASK;
                 (*tracer).trace(std::ptr::without_provenance(address as usize));
             }
         }
@@ -271,19 +274,32 @@ impl Setup {
         }
     }
 
+    /// Whether edges of this object stand in a form that only its trace function knows.
+    fn hides_edges(&self, node: &Node) -> bool {
+        node.shape == Shape::Plain(Kind::Traced) && !node.id.is_multiple_of(3)
+    }
+
     /// Sets an edge of the object at `address`.
-    pub fn set_edge(&self, address: usize, node: &mut Node, edge: Edge) {
+    pub fn set_edge(&self, m: &mut Mutator<'_>, address: usize, node: &mut Node, edge: Edge) {
         assert!(!node.frozen, "the model writes a frozen object");
         node.decoys.retain(|d| d.0 != edge.word);
-        match node.edges.iter_mut().find(|e| e.word == edge.word) {
+        let old = node.edges.iter_mut().find(|e| e.word == edge.word);
+        let lost = old.as_ref().map_or(0, |old| old.target);
+        match old {
             Some(old) => *old = edge,
             None => node.edges.push(edge),
         }
-        // SAFETY: words of an object that the model holds.
+        let object = std::ptr::with_exposed_provenance_mut::<u64>(address);
+        // SAFETY: words of an object that the model holds, and a word of this function's.
         unsafe {
-            write(address, edge.word, self.edge_value(node, &edge));
+            if self.hides_edges(node) {
+                // What is overwritten must be shown to the store in a form that it can read.
+                let mut shown = lost as u64;
+                m.write(std::ptr::null(), &raw mut shown, 0);
+            }
+            m.write(object.cast(), object.add(edge.word), self.edge_value(node, &edge));
             if node.shape == Shape::Plain(Kind::Traced) {
-                write(address, 1, node.edges.len() as u64);
+                m.write(object.cast(), object.add(1), node.edges.len() as u64);
             }
         }
     }
@@ -348,11 +364,20 @@ fn tail_byte(node: &Node, at: usize) -> u8 {
     pattern(node.id, at).to_le_bytes()[2] | 1
 }
 
+/// A store without a barrier: into a new object, or of what is no pointer over what is none. A marker may read the word.
+///
 /// # Safety
-/// The word must be one of an object that nobody else uses.
+/// The word must be one of an object that no other thread of the program uses.
 unsafe fn write(address: usize, word: usize, value: u64) {
     // SAFETY: the caller's promise.
-    unsafe { std::ptr::with_exposed_provenance_mut::<u64>(address).add(word).write_unaligned(value) };
+    unsafe {
+        let at = std::ptr::with_exposed_provenance_mut::<u64>(address).add(word);
+        if at.is_aligned() {
+            AtomicU64::from_ptr(at).store(value, Relaxed)
+        } else {
+            at.write_unaligned(value)
+        }
+    }
 }
 
 impl Node {

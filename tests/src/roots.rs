@@ -26,9 +26,17 @@ impl Words {
         self.words.as_ptr().cast_mut().cast()
     }
 
+    /// A plain store: the collector reads the words at the thread's safepoints only.
     fn set(&mut self, at: usize, target: usize, word: u64) {
         self.targets[at] = target;
         self.words[at].store(word, Relaxed);
+    }
+
+    /// A store into a registered range, which the collector may read at any time, and once in a cycle.
+    fn set_watched(&mut self, m: &mut Mutator<'_>, at: usize, target: usize, word: u64) {
+        self.targets[at] = target;
+        // SAFETY: a word of a range that this thread alone writes.
+        unsafe { m.write(std::ptr::null(), self.words[at].as_ptr(), word) };
     }
 }
 
@@ -116,7 +124,9 @@ impl<'h> Roots<'h> {
             |kind: Kind| if is_conservative(kind) { (target + inside) as u64 } else { setup.encode(target) };
         let fits = |kind: Kind| is_conservative(kind) || setup.encodes(target);
         match choice % 8 {
-            0 | 1 if fits(self.range_kind) => self.range.set(at % RANGE, target, place(self.range_kind)),
+            0 | 1 if fits(self.range_kind) => {
+                self.range.set_watched(m, at % RANGE, target, place(self.range_kind));
+            }
             2 | 3 if fits(self.stack_kind) => {
                 if self.depth == STACK {
                     self.pop(at % STACK);
@@ -145,10 +155,10 @@ impl<'h> Roots<'h> {
     }
 
     /// Lets one root go.
-    pub fn drop_one(&mut self, choice: u64) {
+    pub fn drop_one(&mut self, m: &mut Mutator<'h>, choice: u64) {
         let at = (choice >> 8) as usize;
         match choice % 8 {
-            0 => self.range.set(at % RANGE, 0, 0),
+            0 => self.range.set_watched(m, at % RANGE, 0, 0),
             1 => self.pop(at % (self.depth + 1)),
             2 => self.locals.set(at % FRAME, 0, 0),
             _ if !self.handles.is_empty() => {

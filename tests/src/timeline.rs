@@ -152,43 +152,81 @@ impl Trace {
         let mut numbers: Vec<_> = cycles.iter().map(|cycle| cycle.arg("number")).collect();
         numbers.sort_unstable();
         assert!(numbers.windows(2).all(|two| two[0] + 1 == two[1]), "cycles are missing: {numbers:?}");
-        for cycle in cycles {
-            self.check_cycle(cycle);
-        }
-        // A stop that the session's start or end cut off is not there, but who helped in it may be.
-        let whole = stops.first().map_or(0, |stop| stop.start)..stops.last().map_or(0, |stop| stop.end());
+        cycles.iter().for_each(|cycle| self.check_cycle(cycle));
+        // A cycle that the session's start or end cut off is not there, but who helped in it may be.
+        let whole =
+            cycles.first().map_or(0, |cycle| cycle.start)..cycles.last().map_or(0, |cycle| cycle.end());
         for helper in self.slices.iter().filter(|s| s.category == "mark" && whole.contains(&s.start)) {
-            assert!(stops.iter().any(|stop| stop.holds(helper)), "{helper:?} marks while the world goes on");
+            let marks = |cycle: &&Slice| match self.is_beside(cycle) {
+                // Who pays in advance when the last is marked sees only later that the cycle is over.
+                true => (self.phase(cycle, "finish sweep").end()..self.phase(cycle, "mark").end())
+                    .contains(&helper.start),
+                false => self.last_stop(cycle).holds(helper),
+            };
+            assert!(cycles.iter().any(marks), "{helper:?} marks while nobody collects");
         }
     }
 
-    fn check_cycle(&self, cycle: &Slice) {
-        let phases = ["finish sweep", "stop", "flush", "roots", "mark", "end", "resume"];
-        let mut stood = 0..0;
-        let mut at = cycle.start;
-        for name in phases {
-            let of = |slice: &&Slice| {
-                slice.name == name
-                    && slice.category == "phase"
-                    && slice.tid == cycle.tid
-                    && cycle.holds(slice)
-            };
-            let found: Vec<_> = self.slices.iter().filter(of).collect();
-            assert_eq!(found.len(), 1, "{name} of {cycle:?}: {found:?}");
-            assert_eq!(found[0].start, at, "{name} of {cycle:?}");
-            match name {
-                "flush" => stood.start = at,
-                "resume" => stood.end = at,
-                _ => {}
-            }
-            at = found[0].end();
-        }
-        assert_eq!(at, cycle.end(), "{cycle:?}");
+    fn phase(&self, cycle: &Slice, name: &str) -> &Slice {
+        let of = |slice: &&Slice| {
+            slice.name == name && slice.category == "phase" && slice.tid == cycle.tid && cycle.holds(slice)
+        };
+        let found: Vec<_> = self.slices.iter().filter(of).collect();
+        assert_eq!(found.len(), 1, "{name} of {cycle:?}: {found:?}");
+        found[0]
+    }
+
+    fn last_stop(&self, cycle: &Slice) -> &Slice {
         let number = cycle.arg("number");
-        let stops: Vec<_> =
-            self.slices.iter().filter(|s| s.name == "world stopped" && s.args["cycle"] == number).collect();
+        let of = |s: &&Slice| s.name == "world stopped" && s.args["cycle"] == number;
+        let stops: Vec<_> = self.slices.iter().filter(of).collect();
         assert_eq!(stops.len(), 1, "of {cycle:?}");
-        assert_eq!((stops[0].start..stops[0].end(), &stops[0].args["why"]), (stood, &"cycle".into()));
+        stops[0]
+    }
+
+    /// Whether a cycle marked beside the program.
+    pub fn is_beside(&self, cycle: &Slice) -> bool {
+        self.phase(cycle, "stop").start != self.phase(cycle, "finish sweep").end()
+    }
+
+    fn check_cycle(&self, cycle: &Slice) {
+        let phases = |names: &[&str]| {
+            let phases: Vec<_> = names.iter().map(|name| self.phase(cycle, name)).collect();
+            let gap = phases.windows(2).find(|two| two[0].end() != two[1].start);
+            assert!(gap.is_none(), "{gap:?} of {cycle:?}");
+            (phases[0].start, phases[names.len() - 1].end())
+        };
+        if self.is_beside(cycle) {
+            let (roots, _) = phases(&["roots", "mark", "stop", "flush", "end", "resume"]);
+            let swept = self.phase(cycle, "finish sweep").end();
+            self.check_start(cycle, swept..roots);
+        } else {
+            phases(&["finish sweep", "stop", "flush", "roots", "mark", "end", "resume"]);
+        }
+        assert_eq!(self.phase(cycle, "finish sweep").start, cycle.start, "{cycle:?}");
+        assert_eq!(self.phase(cycle, "resume").end(), cycle.end(), "{cycle:?}");
+        let stood = self.phase(cycle, "flush").start..self.phase(cycle, "resume").start;
+        let stop = self.last_stop(cycle);
+        assert_eq!((stop.start..stop.end(), &stop.args["why"]), (stood, &"cycle".into()));
+    }
+
+    /// In the first stop of a cycle beside the program, `within` that time, marking begins; in others it did not end yet.
+    fn check_start(&self, cycle: &Slice, within: std::ops::Range<u64>) {
+        let of = |category: &str| -> Vec<&Slice> {
+            let of = |s: &&Slice| s.args["why"] == "mark" && s.category == category && cycle.holds(s);
+            self.slices.iter().filter(of).collect()
+        };
+        let (holds, stops): (Vec<_>, Vec<_>) =
+            of("stop").into_iter().partition(|slice| slice.name == "mark" && slice.tid == cycle.tid);
+        assert!(!holds.is_empty() && holds.len() == stops.len(), "{holds:?} {stops:?} of {cycle:?}");
+        assert!(holds.iter().zip(&stops).all(|(hold, stop)| hold.holds(stop)), "{holds:?} {stops:?}");
+        assert!(
+            within.start <= holds[0].start && holds[0].end() <= within.end,
+            "{:?} of {cycle:?}",
+            holds[0]
+        );
+        let mark = self.phase(cycle, "mark");
+        assert!(holds[1..].iter().all(|hold| mark.holds(hold)), "{holds:?} of {cycle:?}");
     }
 }
 

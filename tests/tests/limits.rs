@@ -3,6 +3,7 @@
 //! Figures of the process are read by several tests, so they run one at a time.
 
 use besom::{Error, Heap, Kind, Mutator, Options};
+use besom_stats::sync::raw::{AtomicBool, Ordering::Relaxed};
 use besom_stats::sync::{Mutex, MutexGuard};
 use besom_tests::process::{descriptors, mappings, resident, threads};
 use besom_tests::{c, model, rng::Rng};
@@ -258,6 +259,38 @@ fn the_soft_limit_collects_sooner() {
     assert!(cycles < 64, "{cycles} cycles while 32 MiB grew past a limit of 16 MiB");
 }
 
+/// The collector's threads are late then: they share processors with others.
+#[test]
+fn the_soft_limit_holds_on_a_busy_machine() {
+    let _alone = alone();
+    let limit = 48 * MIB;
+    let heap = Heap::new(&Options { gc_percent: 10_000, memory_limit: limit, ..precise() }).expect("a heap");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    std::hint::spin_loop()
+                }
+            });
+        }
+        let mut m = heap.attach().expect("attach");
+        let head = m.handle(std::ptr::null_mut()).expect("a handle");
+        for n in 0..1 << 20 {
+            let node = m.alloc(1024, Kind::Values).expect("memory");
+            if n < 8 << 10 {
+                // SAFETY: the first word of a new object.
+                unsafe { node.as_ptr().cast::<*mut u8>().write(head.get()) };
+                head.set(node.as_ptr());
+            }
+        }
+        over.store(true, Relaxed);
+        assert_eq!(length(&head), 8 << 10);
+    });
+    let s = heap.stats();
+    assert!(s.peak_footprint as usize <= limit * 21 / 20, "1 GiB of garbage beside 8 MiB: {s:?}");
+}
+
 #[test]
 fn memory_given_back_leaves_the_resident_set_and_comes_back_zeroed() {
     let _alone = alone();
@@ -401,7 +434,8 @@ fn ten_thousand_heaps_leave_nothing_behind() {
     let after = (resident(), descriptors(), mappings(), threads());
     assert!(after.0 <= before.0 + (256 << 10), "resident bytes: {} before, {} after", before.0, after.0);
     assert_eq!(after.1, before.1, "descriptors");
-    assert!(after.2 <= before.2 + 1, "mappings: {} before, {} after", before.2, after.2);
+    // The C library keeps some stacks of threads that ended, of a heap's three or four threads.
+    assert!(after.2 <= before.2 + 8, "mappings: {} before, {} after", before.2, after.2);
     assert_eq!(after.3, before.3, "threads");
 }
 
@@ -410,7 +444,8 @@ fn bad_options_are_refused() {
     let good = Options::default();
     let bad = [
         Options { struct_size: good.struct_size - 8, ..good },
-        Options { mode: 1, ..good },
+        Options { mode: 2, ..good },
+        Options { mode: -1, ..good },
         Options { procs: 4097, ..good },
         Options { mark_workers: 257, ..good },
         Options { verify: 4, ..good },

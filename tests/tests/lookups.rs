@@ -1,5 +1,6 @@
 //! Questions about addresses, asked while other threads allocate in the same spans.
 
+use besom::options::{CONCURRENT, STOP_THE_WORLD};
 use besom::{Heap, Kind, Options};
 use besom_stats::sync::raw::{AtomicBool, Ordering::*};
 use besom_tests::process::abort_on_panic;
@@ -8,8 +9,12 @@ use std::time::{Duration, Instant};
 #[test]
 fn a_live_object_is_found_while_its_neighbours_are_allocated() {
     abort_on_panic("look-ups beside allocation".to_owned());
+    [CONCURRENT, STOP_THE_WORLD].into_iter().for_each(is_found);
+}
+
+fn is_found(mode: i32) {
     const COUNT: usize = 64;
-    let heap = Heap::new(&Options { scan_native_stacks: 0, ..Options::default() }).expect("a heap");
+    let heap = Heap::new(&Options { scan_native_stacks: 0, mode, ..Options::default() }).expect("a heap");
     let mut m = heap.attach().expect("attach");
     // Every second slot stays: the rest are runs of one, which another thread fills again and again.
     let mut kept = Vec::new();

@@ -1,5 +1,6 @@
 //! Ps: threads that share few are served in turn; their number changes under load; threads leave while others run.
 
+use besom::options::{CONCURRENT, STOP_THE_WORLD};
 use besom::{Error, Heap, Kind, Mutator, Options};
 use besom_stats::sync::raw::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use besom_stats::sync::{Mutex, MutexGuard, lock};
@@ -137,8 +138,12 @@ fn a_blocked_thread_leaves_its_p_to_others() {
 #[test]
 fn the_number_of_ps_changes_under_load() {
     let _alone = alone("set_procs under load");
+    [CONCURRENT, STOP_THE_WORLD].into_iter().for_each(number_changes);
+}
+
+fn number_changes(mode: i32) {
     const THREADS: u64 = 6;
-    let heap = Heap::new(&Options { verify: 2, ..options(0) }).expect("a heap");
+    let heap = Heap::new(&Options { verify: 2, mode, ..options(0) }).expect("a heap");
     let over = AtomicBool::new(false);
     let running = AtomicUsize::new(0);
     let most = AtomicUsize::new(0);
@@ -194,8 +199,9 @@ fn the_number_of_ps_changes_under_load() {
 #[test]
 fn threads_come_and_go_while_others_run() {
     let _alone = alone("attach and detach");
-    for procs in [0, 2] {
-        let heap = Heap::new(&Options { verify: 1, clobber_free: 1, ..options(procs) }).expect("a heap");
+    for (procs, mode) in [(0, CONCURRENT), (2, CONCURRENT), (2, STOP_THE_WORLD)] {
+        let options = Options { verify: 1, clobber_free: 1, mode, ..options(procs) };
+        let heap = Heap::new(&options).expect("a heap");
         let over = AtomicBool::new(false);
         let visits = AtomicU64::new(0);
         std::thread::scope(|scope| {

@@ -1,6 +1,7 @@
 //! Single-threaded histories against a model, shrunk when they fail, and what pointers keep alive and what they
 //! do not.
 
+use besom::options::{CONCURRENT, STOP_THE_WORLD};
 use besom::{HandleRef, Heap, Kind, Mutator, Options};
 use besom_tests::model::{Expected, Model, shape};
 use besom_tests::objects::{BOXED, PLAIN, Setup, trace};
@@ -49,6 +50,7 @@ fn play(steps: &[Step], options: u64) {
         encoding: if bit(4) == 1 { BOXED } else { PLAIN },
         trace: Some(trace),
         collect_every: if bit(5) & bit(6) == 1 { 5 } else { 0 },
+        mode: if bit(7) & bit(8) == 1 { STOP_THE_WORLD } else { CONCURRENT },
         ..Options::default()
     };
     let heap = Heap::new(&options).expect("a heap");
@@ -64,12 +66,12 @@ fn play(steps: &[Step], options: u64) {
             }
             Step::Link { from, to, choice } => {
                 if let (Some(from), Some(to)) = (model.pick(from), model.pick(to)) {
-                    model.link(from, to, choice);
+                    model.link(&mut m, from, to, choice);
                 }
             }
             Step::Unlink { from, choice } => {
                 if let Some(from) = model.pick(from) {
-                    model.unlink(from, choice);
+                    model.unlink(&mut m, from, choice);
                 }
             }
             Step::Decoy { from, of, choice } => {
@@ -77,7 +79,7 @@ fn play(steps: &[Step], options: u64) {
                     model.decoy(from, of, choice);
                 }
             }
-            Step::Drop(choice) => model.roots.drop_one(choice),
+            Step::Drop(choice) => model.roots.drop_one(&mut m, choice),
             Step::Collect => m.collect(),
             Step::Compare => compare(&mut m, &mut model),
             Step::Reattach => {
@@ -286,9 +288,9 @@ fn a_huge_array_is_followed_to_its_last_element() {
         // SAFETY: words of a new object and of element `n`.
         unsafe {
             object.cast::<u64>().write(mix(n as u64));
-            let element = held.get().cast::<*mut u8>().add(n * 5);
-            element.add(2).write(object);
-            element.add(3).write(decoy);
+            let element = held.get().cast::<u64>().add(n * 5);
+            m.write(held.get(), element.add(2), object.expose_provenance() as u64);
+            element.add(3).cast::<*mut u8>().write(decoy);
         }
     }
     m.collect();

@@ -1,6 +1,7 @@
 //! Statistics: every snapshot is consistent and none goes back, from a thread that is not attached, while others
 //! work; and exact once they are settled.
 
+use besom::options::{CONCURRENT, STOP_THE_WORLD};
 use besom::{Heap, Kind, Mutator, Options, Stats};
 use besom_stats::sync::raw::{AtomicBool, AtomicU64, Ordering::*};
 use besom_tests::process::{abort_on_panic, number_from_env};
@@ -65,7 +66,11 @@ fn grew(a: &Stats, b: &Stats) {
 #[test]
 fn snapshots_agree_with_themselves_while_threads_work() {
     abort_on_panic("statistics while threads work".to_owned());
-    let heap = Heap::new(&Options { procs: 3, ..precise() }).expect("a heap");
+    [CONCURRENT, STOP_THE_WORLD].into_iter().for_each(snapshots_agree);
+}
+
+fn snapshots_agree(mode: i32) {
+    let heap = Heap::new(&Options { procs: 3, mode, ..precise() }).expect("a heap");
     let over = AtomicBool::new(false);
     let allocated = AtomicU64::new(0);
     let (mut snapshots, mut cycles) = (0u64, 0);
@@ -221,7 +226,8 @@ fn tiny_objects_are_counted_one_by_one_and_in_blocks() {
 
 #[test]
 fn pauses_and_goals_are_told() {
-    let heap = Heap::new(&precise()).expect("a heap");
+    let stopped = Options { mode: STOP_THE_WORLD, ..precise() };
+    let heap = Heap::new(&stopped).expect("a heap");
     let s = heap.stats();
     assert_eq!((s.alloc_count, s.cycles, s.pause_total_ns, s.in_heap, s.live_bytes), (0, 0, 0, 0, 0));
     assert_eq!(s.next_goal, 4 << 20);

@@ -1,6 +1,7 @@
 //! Statistics of both kinds while anybody does anything: threads that come and go with their Ps, threads that are never
 //! attached and change what is counted, a reader that looks at every snapshot.
 
+use besom::options::{CONCURRENT, STOP_THE_WORLD};
 use besom::{Heap, Kind, Options, Stats};
 use besom_stats::sync::raw::{AtomicBool, AtomicU64, Ordering::*};
 use besom_tests::c;
@@ -124,8 +125,8 @@ fn agrees(s: &Stats, last: &Stats) {
     }
 }
 
-fn torture(scan_native_stacks: i32, procs: u32, heap_limit: usize, length: Duration) {
-    let options = Options { scan_native_stacks, procs, heap_limit, ..Options::default() };
+fn torture(mode: i32, scan_native_stacks: i32, procs: u32, heap_limit: usize, length: Duration) {
+    let options = Options { mode, scan_native_stacks, procs, heap_limit, ..Options::default() };
     let heap = Heap::new(&options).expect("a heap");
     let play =
         Play { heap, over: AtomicBool::new(false), twins: AtomicU64::new(0), reads: AtomicU64::new(0) };
@@ -149,9 +150,11 @@ fn torture(scan_native_stacks: i32, procs: u32, heap_limit: usize, length: Durat
 #[test]
 fn anybody_does_anything_at_any_time() {
     abort_on_panic("statistics tortured".to_owned());
-    let length = Duration::from_secs(number_from_env("BESOM_STRESS_SECONDS", 4)) / 4;
-    torture(0, 0, 0, length);
-    torture(1, 2, 0, length);
-    torture(0, 3, 24 << 20, length);
-    torture(1, 0, 24 << 20, length);
+    let length = Duration::from_secs(number_from_env("BESOM_STRESS_SECONDS", 6)) / 6;
+    torture(CONCURRENT, 0, 0, 0, length);
+    torture(CONCURRENT, 1, 2, 0, length);
+    torture(CONCURRENT, 0, 3, 24 << 20, length);
+    torture(CONCURRENT, 1, 0, 24 << 20, length);
+    torture(STOP_THE_WORLD, 0, 2, 0, length);
+    torture(STOP_THE_WORLD, 1, 0, 24 << 20, length);
 }

@@ -5,6 +5,7 @@
 //! which collects and compares the walk with the union of the models: what they reach must be there, and, if native
 //! stacks are no roots, nothing else.
 
+use besom::options::{CONCURRENT, STOP_THE_WORLD};
 use besom::{Error, Heap, Mutator, Options, Stats};
 use besom_stats::sync::raw::{AtomicBool, AtomicUsize, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
@@ -48,6 +49,7 @@ fn random_options(rng: &mut Rng) -> Options {
         verify: 3,
         clobber_free: 1,
         collect_every: if rng.one_in(6) { 300 } else { 0 },
+        mode: if rng.one_in(4) { STOP_THE_WORLD } else { CONCURRENT },
         ..Options::default()
     }
 }
@@ -77,6 +79,15 @@ impl<'h> Player<'_, 'h> {
         self.m = None;
     }
 
+    fn link(&mut self, from: usize, to: usize, choice: u64) {
+        self.model.link(self.m.as_mut().expect("attached"), from, to, choice);
+    }
+
+    fn drop_one(&mut self) {
+        let choice = self.rng.next();
+        self.model.roots.drop_one(self.m.as_mut().expect("attached"), choice);
+    }
+
     fn pick(&mut self) -> Option<usize> {
         self.model.pick(self.rng.next())
     }
@@ -91,16 +102,14 @@ impl<'h> Player<'_, 'h> {
                     let choice = self.rng.next();
                     if let Some(other) = self.pick() {
                         let (from, to) = if choice & 1 == 0 { (new, other) } else { (other, new) };
-                        self.model.link(from, to, choice);
+                        self.link(from, to, choice);
                     }
                 }
             }
             None => {
                 assert!(self.round.limited, "{shape:?} of {size}: no memory, without a limit");
                 self.round.refused.fetch_add(1, Relaxed);
-                for _ in 0..50 {
-                    self.model.roots.drop_one(self.rng.next());
-                }
+                (0..50).for_each(|_| self.drop_one());
             }
         }
     }
@@ -117,12 +126,12 @@ impl<'h> Player<'_, 'h> {
             0..400 => self.alloc(),
             400..620 => {
                 if let (Some(from), Some(to)) = (self.pick(), self.pick()) {
-                    self.model.link(from, to, choice);
+                    self.link(from, to, choice);
                 }
             }
             620..660 => {
                 if let Some(from) = self.pick() {
-                    self.model.unlink(from, choice);
+                    self.model.unlink(self.m.as_mut().expect("attached"), from, choice);
                 }
             }
             660..720 => {
@@ -135,7 +144,7 @@ impl<'h> Player<'_, 'h> {
                     self.model.check(self.round.heap, at);
                 }
             }
-            840..920 => self.model.roots.drop_one(choice),
+            840..920 => self.drop_one(),
             920..950 => self.m().safepoint(),
             950..965 => {
                 let wait = Duration::from_micros(choice % 300);
@@ -160,9 +169,7 @@ impl<'h> Player<'_, 'h> {
         if self.model.len() > OBJECTS_MOST {
             self.model.forget();
             while self.model.len() > OBJECTS_MOST / 2 {
-                for _ in 0..10 {
-                    self.model.roots.drop_one(self.rng.next());
-                }
+                (0..10).for_each(|_| self.drop_one());
                 self.model.forget();
             }
         }

@@ -27,7 +27,9 @@ pub struct PageCounts {
 
 impl<'h> FrozenPages<'h> {
     pub(super) fn new(heap: &'h PageHeap) -> FrozenPages<'h> {
-        FrozenPages { heap, pages: lock(&heap.pages) }
+        let mut pages = lock(&heap.pages);
+        heap.return_late(&mut pages);
+        FrozenPages { heap, pages }
     }
 
     /// The counts.
@@ -42,8 +44,10 @@ impl<'h> FrozenPages<'h> {
     pub fn walk(&self) -> (PageCounts, PageTables) {
         let Counted { chunks, used, scavenged } = self.pages.check();
         let grown = Pages(chunks * CHUNK_PAGES);
-        let free = Pages(grown.0 - used.0 - scavenged.0);
-        (PageCounts { grown, in_use: used, free, released: scavenged }, self.heap.table_bytes(grown))
+        let in_use = Pages(used.0 - self.pages.releasing().0);
+        let released = Pages(scavenged.0 + self.pages.releasing_scavenged().0);
+        let free = Pages(grown.0 - in_use.0 - released.0);
+        (PageCounts { grown, in_use, free, released }, self.heap.table_bytes(grown))
     }
 
     /// Compares bitmaps and counts; what is left over is in the caches, and is returned. Aborts on the first equation that does
@@ -60,10 +64,14 @@ impl<'h> FrozenPages<'h> {
         if counted.used < in_use {
             wrong("used in the bitmaps, and in use", counted.used, in_use);
         }
-        let cached = Pages(counted.used.0 - in_use.0);
-        if released < counted.scavenged || released.0 - counted.scavenged.0 > cached.0 {
+        let aside = counted.used.0 - in_use.0;
+        if released < counted.scavenged || released.0 - counted.scavenged.0 > aside {
             wrong("released, and scavenged in the bitmaps", released, counted.scavenged);
         }
-        cached
+        let releasing = self.pages.releasing();
+        if releasing.0 > aside {
+            wrong("used and not in use, and being released", Pages(aside), releasing);
+        }
+        Pages(aside - releasing.0)
     }
 }

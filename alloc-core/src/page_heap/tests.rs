@@ -36,6 +36,8 @@ enum Step {
     Free(usize, bool),
     Flush,
     Release(usize),
+    /// Steps in the background, in a new period or not.
+    Background(usize, bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -45,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (any::<usize>(), any::<bool>()).prop_map(|(i, cached)| Step::Free(i, cached)),
         1 => Just(Step::Flush),
         1 => (0..4usize << 20).prop_map(Step::Release),
+        1 => (1..4usize, any::<bool>()).prop_map(|(n, next)| Step::Background(n, next)),
     ]
 }
 
@@ -85,6 +88,19 @@ proptest! {
                 Step::Flush => heap.flush_cache(&mut cache, stats.unattached()),
                 Step::Release(most) => {
                     prop_assert!(heap.release(Bytes(most), stats.unattached()).0 <= most);
+                }
+                Step::Background(steps, next) => {
+                    if next {
+                        heap.next_period();
+                    }
+                    let (mut pass, free) = (Pass::new(), heap.free_pages());
+                    let mut released = 0;
+                    for _ in 0..steps {
+                        if let super::Step::Released(n) = heap.release_step(&mut pass, Pages(64), stats.unattached()) {
+                            released += n.0;
+                        }
+                    }
+                    prop_assert_eq!(heap.free_pages().0 + released, free.0);
                 }
             }
             agree(&heap, &stats, in_use);
@@ -227,6 +243,48 @@ fn released_memory_leaves_the_process() {
 }
 
 #[test]
+fn the_background_gives_back_whole_huge_pages_and_a_dense_chunk_may_have_them_again() {
+    let (heap, stats) = (heap(256 << 20, 0), ConsistentHeapStats::new());
+    let w = || stats.unattached();
+    let chunks = 16;
+    let run = heap.alloc(None, Pages(chunks * CHUNK_PAGES), w()).unwrap();
+    let last = run.start.plus(Pages((chunks - 1) * CHUNK_PAGES));
+    let top = PageRun { start: last, pages: Pages(CHUNK_PAGES), zeroed: false };
+    bytes_of(&heap, top).fill(1);
+    heap.free(last.plus(Pages(1)), Pages(CHUNK_PAGES - 1), None, w());
+    let steps = || {
+        let (mut pass, mut sizes) = (Pass::new(), Vec::new());
+        loop {
+            match heap.release_step(&mut pass, Pages(256), w()) {
+                super::Step::Released(n) => sizes.push(n.0),
+                super::Step::Searching => {}
+                super::Step::Nothing => return sizes,
+            }
+        }
+    };
+    assert_eq!(steps(), [], "it was dense in this period");
+    heap.next_period();
+    let sizes = steps();
+    assert_eq!(sizes.iter().sum::<usize>(), CHUNK_PAGES - 1);
+    if huge_page_size() == 2 << 20 {
+        assert_eq!(sizes, [256, 255], "the free one whole, then the rest");
+    }
+    assert_eq!(resident(&heap, &top), PAGE_SIZE / page_size());
+    assert!(heap.has_refused_huge());
+    let again = |heap: &PageHeap| {
+        let mut chunk = Some(0);
+        while let Some(from) = chunk {
+            chunk = heap.huge_again(from);
+        }
+        !heap.has_refused_huge()
+    };
+    assert!(!again(&heap), "it is not dense");
+    assert_eq!(heap.alloc(None, Pages(CHUNK_PAGES - 1), w()).map(|r| r.start), Some(last.plus(Pages(1))));
+    assert!(again(&heap));
+    agree(&heap, &stats, chunks * CHUNK_PAGES);
+}
+
+#[test]
 fn threads_share_a_heap_without_losing_a_page() {
     let (heap, stats) = (heap(256 << 20, 8 << 20), ConsistentHeapStats::new());
     std::thread::scope(|scope| {
@@ -250,6 +308,8 @@ fn threads_share_a_heap_without_losing_a_page() {
                     }
                     if i % 500 == 0 {
                         heap.release(Bytes(1 << 20), stats.unattached());
+                        heap.next_period();
+                        heap.release_step(&mut Pass::new(), Pages(256), stats.unattached());
                         heap.check();
                         let seen = stats.read(std::iter::empty());
                         assert!(seen.in_heap <= seen.committed && seen.released >= 0);

@@ -6,6 +6,7 @@
 
 use besom_alloc_core::os::{Mapping, OutOfMemory};
 use besom_alloc_core::units::Bytes;
+use besom_stats::sync::raw::{AtomicU32, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
 
 /// Bytes of a block. Higher: less sharing. Lower: more trips to the pool and the deque.
@@ -16,6 +17,9 @@ const HEADER: usize = 16;
 const RESERVE_SHARE: usize = 64;
 /// What the pool keeps between cycles.
 const KEEP: usize = 256 << 10;
+/// Blocks that guests find when all others are grey. Higher: 4 KiB each. Lower: guests wait for each other, never for those
+/// who mark, which may wait for them.
+const GUESTS: usize = 16;
 
 /// A block: part of one worker's stack, in the deque, or free.
 #[repr(C, align(4096))]
@@ -73,11 +77,15 @@ struct Free {
     touched: usize,
 }
 
-/// The pool of one heap. The first blocks of the mapping are the workers' own, one each.
+/// The pool of one heap. The first blocks of the mapping are the workers' own, one each, then those kept for guests.
 pub struct BlockPool {
     mapping: Mapping,
+    workers: usize,
+    /// Blocks that are not `free`'s: the workers' and the guests'.
     own: usize,
     free: Mutex<Free>,
+    /// Bit n is set if the guests' block n is free.
+    guests: AtomicU32,
 }
 
 // SAFETY: the raw pointers lead into the pool's own mapping and are guarded by its lock.
@@ -88,13 +96,16 @@ unsafe impl Send for BlockPool {}
 impl BlockPool {
     /// A pool for a heap of this reservation and this many workers.
     pub fn new(reserve: Bytes, workers: usize) -> Result<BlockPool, OutOfMemory> {
-        let own = workers * BLOCK_BYTES;
+        let blocks = workers + GUESTS;
+        let own = blocks * BLOCK_BYTES;
         let bytes = (reserve.0 / RESERVE_SHARE).clamp(1 << 20, 16 << 30) + own;
         let mapping = Mapping::lazy_zeroed_down_to(bytes, (256 << 10) + own)?;
         Ok(BlockPool {
             mapping,
-            own: workers,
-            free: Mutex::new(Free { head: std::ptr::null_mut(), fresh: workers, touched: workers }),
+            workers,
+            own: blocks,
+            free: Mutex::new(Free { head: std::ptr::null_mut(), fresh: blocks, touched: blocks }),
+            guests: AtomicU32::new((1 << GUESTS) - 1),
         })
     }
 
@@ -104,7 +115,7 @@ impl BlockPool {
 
     /// The block that a worker starts with, and ends with.
     pub fn own(&self, worker: usize) -> *mut Block {
-        debug_assert!(worker < self.own);
+        debug_assert!(worker < self.workers);
         let block = self.block(worker);
         // SAFETY: within the mapping, and this worker's.
         unsafe { (*block).next = std::ptr::null_mut() };
@@ -128,10 +139,27 @@ impl BlockPool {
         self.block(free.fresh - 1)
     }
 
+    /// A block for a guest: any, or one of those that are kept for guests; null while they all are out.
+    pub fn take_for_guest(&self) -> *mut Block {
+        let block = self.take();
+        if !block.is_null() {
+            return block;
+        }
+        let lowest = |free: u32| (free != 0).then(|| free & (free - 1));
+        match self.guests.fetch_update(Acquire, Relaxed, lowest) {
+            Ok(free) => self.block(self.workers + free.trailing_zeros() as usize),
+            Err(_) => block,
+        }
+    }
+
     /// # Safety
-    /// `block` must come from [`Self::take`] or [`Self::own`], and belong to the caller.
+    /// `block` must come from this pool, and belong to the caller.
     pub unsafe fn give(&self, block: *mut Block) {
         if block < self.block(self.own) {
+            let index = (block.addr() - self.mapping.ptr().addr()) / BLOCK_BYTES;
+            if index >= self.workers {
+                self.guests.fetch_or(1 << (index - self.workers), Release);
+            }
             return;
         }
         let mut free = lock(&self.free);
@@ -144,7 +172,7 @@ impl BlockPool {
     pub fn trim(&self) {
         let mut free = lock(&self.free);
         let used = free.touched * BLOCK_BYTES;
-        // The workers' own blocks stay: they hold memory as long as there are workers.
+        // The workers' and guests' own blocks stay.
         let keep = KEEP.max(self.own * BLOCK_BYTES);
         if used > keep {
             self.mapping.discard(keep, used - keep);
@@ -152,7 +180,7 @@ impl BlockPool {
         }
     }
 
-    /// Bytes of the workers' own blocks.
+    /// Bytes of the workers' own blocks, and the guests'.
     pub fn own_bytes(&self) -> Bytes {
         Bytes(self.own * BLOCK_BYTES)
     }
@@ -168,11 +196,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn guests_find_a_block_when_all_are_out() {
+        let pool = BlockPool::new(Bytes(0), 2).expect("a pool");
+        let all: Vec<_> = std::iter::from_fn(|| Some(pool.take()).filter(|b| !b.is_null())).collect();
+        assert!(all.len() > 200 && pool.take().is_null());
+        let mut kept: Vec<_> =
+            std::iter::from_fn(|| Some(pool.take_for_guest()).filter(|b| !b.is_null())).collect();
+        assert_eq!(kept.len(), GUESTS);
+        kept.sort_unstable();
+        kept.dedup();
+        assert_eq!(kept.len(), GUESTS);
+        // SAFETY: blocks of the pool's, each given once.
+        unsafe {
+            pool.give(kept[3]);
+            assert_eq!(pool.take_for_guest(), kept[3]);
+            assert!(pool.take_for_guest().is_null());
+            pool.give(all[5]);
+            assert_eq!(pool.take_for_guest(), all[5]);
+        }
+    }
+
+    #[test]
     fn what_a_trim_leaves_is_still_counted() {
         for workers in [1, 2, 256] {
             let pool = BlockPool::new(Bytes(1 << 30), workers).expect("a pool");
             assert_eq!(pool.committed(), Bytes(0));
-            let stays = KEEP.saturating_sub(workers * BLOCK_BYTES);
+            let stays = KEEP.saturating_sub((workers + GUESTS) * BLOCK_BYTES);
             for round in 0..3 {
                 let taken: Vec<_> = (0..200).map(|_| pool.take()).collect();
                 assert!(taken.iter().all(|block| !block.is_null()));

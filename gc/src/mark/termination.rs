@@ -4,16 +4,30 @@
 //! and its own deque are empty, and enters *before* it steals. Only active workers create work, so
 //! `active == 0` once is `active == 0` for good.
 //!
+//! Beside the program there are guests, too: mutators that scan their roots, hand in what they overwrote, or assist. They join
+//! for that time, and put what they leave grey into the pile before they leave. So 'nobody active and nothing in
+//! pile and deques' is final if no guest can come: in a stopped world. Helpers go on there: between a look at `active` and
+//! one at the pile one of them may enter and take the last block, so `active` also tells whether somebody entered.
+//!
 //! All operations are sequentially consistent read-modify-writes: a worker's entry must come before the
 //! departure of the one that it steals from, in the one order that everybody sees.
 
 use besom_stats::sync::{AtomicUsize, Ordering::SeqCst};
 
 /// The count of one mark phase.
+///
+/// - the low half of `active` is the number of those who are active, the high half counts how often somebody became so
 pub struct Termination {
     active: AtomicUsize,
     idle: AtomicUsize,
 }
+
+/// One more is active, and has become so.
+const ENTER: usize = (1 << 32) + 1;
+/// One is not active any more.
+const LEAVE: usize = 1;
+/// Where `active` says how many are.
+const ACTIVE: usize = (1 << 32) - 1;
 
 impl Default for Termination {
     fn default() -> Termination {
@@ -29,12 +43,46 @@ impl Termination {
 
     /// The first worker begins a phase.
     pub fn begin(&self) {
-        self.active.fetch_add(1, SeqCst);
+        self.active.fetch_add(ENTER, SeqCst);
     }
 
     /// A helper joins, at any moment before the phase is closed.
     pub fn join(&self) {
-        self.active.fetch_add(1, SeqCst);
+        self.active.fetch_add(ENTER, SeqCst);
+    }
+
+    /// Leaves, with nothing in its hands: what is left to do lies where others look.
+    pub fn leave(&self) {
+        self.active.fetch_sub(LEAVE, SeqCst);
+    }
+
+    /// Whether nobody was active and nothing was left to do, at one moment during the call; `is_empty` looks. A worker
+    /// that entered between the two looks may hold what the second misses, so nobody may have entered meanwhile.
+    pub fn is_quiet(&self, is_empty: impl FnOnce() -> bool) -> bool {
+        let before = self.active.load(SeqCst);
+        before & ACTIVE == 0 && is_empty() && self.active.load(SeqCst) == before
+    }
+
+    /// Tries once to get work, without waiting: [`Self::find`] for those who have something else to do. Who gets some is
+    /// active.
+    pub fn try_find<T>(&self, looks: impl Fn() -> bool, steal: impl FnOnce() -> Option<T>) -> Option<T> {
+        if !looks() {
+            return None;
+        }
+        self.active.fetch_add(ENTER, SeqCst);
+        let found = steal();
+        if found.is_none() {
+            self.active.fetch_sub(LEAVE, SeqCst);
+        }
+        found
+    }
+
+    /// Says that the caller waits for work, for as long as `wait` takes: those who have some share it.
+    pub fn waiting<R>(&self, wait: impl FnOnce() -> R) -> R {
+        self.idle.fetch_add(1, SeqCst);
+        let result = wait();
+        self.idle.fetch_sub(1, SeqCst);
+        result
     }
 
     /// Whether somebody waits for work: a hint.
@@ -48,16 +96,16 @@ impl Termination {
     /// `steal` tries.
     pub fn find<T>(&self, looks: impl Fn() -> bool, mut steal: impl FnMut() -> Option<T>) -> Option<T> {
         self.idle.fetch_add(1, SeqCst);
-        self.active.fetch_sub(1, SeqCst);
+        self.active.fetch_sub(LEAVE, SeqCst);
         let mut spins = 0u32;
         let found = loop {
             if looks() {
-                self.active.fetch_add(1, SeqCst);
+                self.active.fetch_add(ENTER, SeqCst);
                 if let Some(work) = steal() {
                     break Some(work);
                 }
-                self.active.fetch_sub(1, SeqCst);
-            } else if self.active.load(SeqCst) == 0 {
+                self.active.fetch_sub(LEAVE, SeqCst);
+            } else if self.active.load(SeqCst) & ACTIVE == 0 {
                 break None;
             }
             spins += 1;

@@ -11,7 +11,7 @@ use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::{Bytes, PAGE_SHIFT, PAGE_SIZE};
 use besom_stats::fatal;
 use besom_stats::sync::raw::{AtomicU16, AtomicU64, Ordering::Relaxed};
-use crossbeam_deque::{Steal, Worker as Deque};
+use crossbeam_deque::Worker as Deque;
 
 /// Objects between their prefetch and their scan; a power of two. Higher: lines are evicted before they are used,
 /// and the order leaves depth first. Lower: the scan waits for memory.
@@ -65,7 +65,8 @@ pub struct Worker<'a, const PARALLEL: bool> {
     class_infos: &'a [ClassInfo],
     shapes: &'a Shapes,
     shared: &'a Shared,
-    deque: &'a Deque<usize>,
+    /// Where others can take its blocks; a guest has none, and leaves them in the pile.
+    deque: Option<&'a Deque<usize>>,
     index: usize,
     /// The end of the stack.
     cursor: Cursor,
@@ -73,6 +74,10 @@ pub struct Worker<'a, const PARALLEL: bool> {
     ring_at: usize,
     until_share: u32,
     live: usize,
+    /// Bytes of large objects' later pieces, which `live` does not show.
+    pieces: usize,
+    /// What was reported of `live`, and of `done()`.
+    reported: (usize, usize),
 }
 
 impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
@@ -82,6 +87,18 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         shared: &'a Shared,
         deque: &'a Deque<usize>,
         index: usize,
+    ) -> Self {
+        let block = shared.pool.own(index);
+        Worker::on(heap, shapes, shared, Some(deque), index, block)
+    }
+
+    fn on(
+        heap: &'a SpanHeap,
+        shapes: &'a Shapes,
+        shared: &'a Shared,
+        deque: Option<&'a Deque<usize>>,
+        index: usize,
+        block: *mut Block,
     ) -> Self {
         Worker {
             heap,
@@ -94,11 +111,13 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             shared,
             deque,
             index,
-            cursor: Cursor::bottom(shared.pool.own(index)),
+            cursor: Cursor::bottom(block),
             ring: [NOTHING; PREFETCH],
             ring_at: 0,
             until_share: SHARE_EVERY,
             live: 0,
+            pieces: 0,
+            reported: (0, 0),
         }
     }
 
@@ -111,23 +130,128 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     pub fn drain(&mut self) {
         loop {
             self.drain_own();
-            if let Some(block) = self.deque.pop() {
+            if let Some(block) = self.deque.and_then(Deque::pop) {
                 self.adopt(block);
                 continue;
             }
             let (shared, index) = (self.shared, self.index);
-            let others = || shared.stealers.iter().enumerate().filter(|(i, _)| *i != index).map(|(_, s)| s);
-            let looks = || others().any(|s| !s.is_empty());
-            let steal = || {
-                others().find_map(|s| match s.steal() {
-                    Steal::Success(block) => Some(block),
-                    Steal::Empty | Steal::Retry => None,
-                })
-            };
-            match shared.termination.find(looks, steal) {
+            match shared.termination.find(|| shared.has_work(index), || shared.steal(index)) {
                 Some(block) => self.adopt(block),
                 None => return,
             }
+        }
+    }
+
+    /// Scans about `work` bytes, or until this worker's stack is empty: true.
+    pub(super) fn drain_some(&mut self, work: usize) -> bool {
+        let end = self.done() + work;
+        let mut empty = 0;
+        // The ring is empty once as many turns have found nothing as it has places.
+        while empty < PREFETCH {
+            let entry = self.pop().unwrap_or(NOTHING);
+            if entry == NOTHING {
+                empty += 1;
+            } else {
+                prefetch(std::ptr::without_provenance(self.base + entry.offset()));
+                empty = 0;
+            }
+            let old = self.turn_ring(entry);
+            if old != NOTHING {
+                self.scan(old);
+                empty = 0;
+                if self.done() >= end {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Bytes of what this worker has marked and scanned.
+    #[inline(always)]
+    pub(super) fn done(&self) -> usize {
+        self.live + self.pieces
+    }
+
+    /// Gets work of its own deque, the pile or another's deque, if the stack is empty. The worker is active; with nothing
+    /// found it has left.
+    pub(super) fn refill(&mut self) -> bool {
+        if let Some(block) = self.deque.and_then(Deque::pop) {
+            self.adopt(block);
+            return true;
+        }
+        self.leave();
+        self.enter()
+    }
+
+    /// Reports, and leaves; nothing is in this worker's hands.
+    pub(super) fn leave(&mut self) {
+        self.report();
+        self.shared.termination.leave();
+    }
+
+    /// Says what was done since the last report.
+    pub(super) fn report(&mut self) {
+        let done = self.done();
+        self.shared.reports.add(Bytes(self.live - self.reported.0), Bytes(done - self.reported.1));
+        self.reported = (self.live, done);
+    }
+
+    /// Gets work where others left it. The worker is not active; when something was found it is.
+    pub(super) fn enter(&mut self) -> bool {
+        let (shared, index) = (self.shared, self.index);
+        match shared.termination.try_find(|| shared.has_work(index), || shared.steal(index)) {
+            Some(block) => {
+                self.adopt(block);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Leaves everything that is still to be scanned in the pile.
+    pub(super) fn hand_over(&mut self) {
+        for _ in 0..PREFETCH {
+            let old = self.turn_ring(NOTHING);
+            if old != NOTHING {
+                self.push(old);
+            }
+        }
+        if let Some(deque) = self.deque {
+            while let Some(block) = deque.pop() {
+                // SAFETY: who takes a block out of a deque owns it.
+                unsafe { self.shared.pile.push(std::ptr::with_exposed_provenance_mut(block)) };
+            }
+        }
+        // SAFETY: the blocks of the stack are this worker's own; those below the top are full or were split.
+        unsafe {
+            let mut below = (*self.cursor.block()).next;
+            (*self.cursor.block()).next = std::ptr::null_mut();
+            while !below.is_null() {
+                let next = (*below).next;
+                self.shared.pile.push(below);
+                below = next;
+            }
+        }
+        let filled = self.cursor.filled();
+        if filled == 0 {
+            return;
+        }
+        let fresh = self.shared.pool.take();
+        if fresh.is_null() {
+            // No block to stay on: what is left is found again by its marks.
+            while let Some(entry) = self.pop() {
+                self.overflow(entry);
+            }
+            return;
+        }
+        // SAFETY: both blocks are this worker's.
+        unsafe {
+            let top = self.cursor.block();
+            (*fresh).next = std::ptr::null_mut();
+            self.cursor = Cursor::bottom(fresh);
+            (*top).filled = filled;
+            self.shared.pile.push(top);
         }
     }
 
@@ -216,7 +340,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     fn scan_small(&mut self, entry: Entry, facts: ClassFacts) {
         self.live += facts.slot_bytes as usize;
         let (heap, shapes) = (self.heap, self.shapes);
-        // SAFETY: the object was found allocated, the world is stopped, and whoever queued it marked it.
+        // SAFETY: the object was found allocated, nothing is freed while anybody marks, and whoever queued it marked it.
         unsafe { scan_object(heap, shapes, entry.offset(), entry.class(), facts, self) };
     }
 
@@ -236,7 +360,9 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         let (heap, shapes, class) = (self.heap, self.shapes, entry.class());
         let (span, page) = heap.span_of(entry.offset());
         let from = entry.offset() - page.offset();
-        if !entry.is_piece() {
+        if entry.is_piece() {
+            self.pieces += PIECE;
+        } else {
             if from != 0 {
                 self.zombie(entry.offset());
             }
@@ -356,7 +482,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     /// Puts work where others can take it: the block below the top, or else the older half of the top.
     #[inline(never)]
     fn share(&mut self) {
-        if self.deque.len() >= DEQUE_MOST {
+        if self.deque.is_some_and(|deque| deque.len() >= DEQUE_MOST) {
             return;
         }
         let top = self.cursor.block();
@@ -384,7 +510,11 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
                 block
             }
         };
-        self.deque.push(block.expose_provenance());
+        match self.deque {
+            Some(deque) => deque.push(block.expose_provenance()),
+            // SAFETY: the block is this worker's.
+            None => unsafe { self.shared.pile.push(block) },
+        }
     }
 
     /// Marks what starts at `offset`; true for the one who did it.
@@ -481,6 +611,23 @@ fn starts_small(offset: usize, facts: ClassFacts) -> bool {
         ((offset % PAGE_SIZE) as u32).is_multiple_of(ODD_SLOT)
     } else {
         offset.is_multiple_of(GRANULE)
+    }
+}
+
+impl<'a> Worker<'a, true> {
+    /// A worker on a mutator's thread, for a while, with a block of the pool's. Waits for one if all are out, those that
+    /// are kept for guests, too: other guests give theirs back.
+    pub(super) fn guest(heap: &'a SpanHeap, shapes: &'a Shapes, shared: &'a Shared) -> Self {
+        let block = loop {
+            let block = shared.pool.take_for_guest();
+            if !block.is_null() {
+                break block;
+            }
+            besom_stats::sync::yield_now();
+        };
+        // SAFETY: the block is the caller's.
+        unsafe { (*block).next = std::ptr::null_mut() };
+        Worker::on(heap, shapes, shared, None, usize::MAX, block)
     }
 }
 

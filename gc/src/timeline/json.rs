@@ -111,8 +111,11 @@ fn name(event: &Event) -> (&'static str, &'static str) {
         Kind::Stopped => ("stopped", "wait"),
         Kind::WaitForP => ("waits for a P", "wait"),
         Kind::WaitForCycle => ("waits for a collection", "wait"),
+        Kind::MarkAssist => ("mark assist", "mark"),
+        Kind::OwnRoots => ("own roots", "mark"),
         Kind::Attach => ("attach", "wait"),
         Kind::Release => ("release", "memory"),
+        Kind::Scavenge => ("scavenge", "memory"),
         Kind::Heap => ("heap", "memory"),
     }
 }
@@ -120,6 +123,7 @@ fn name(event: &Event) -> (&'static str, &'static str) {
 fn why(event: &Event) -> &'static str {
     match event.why() {
         Some(Why::Cycle) => "cycle",
+        Some(Why::Mark) => "mark",
         Some(Why::Walk) => "walk",
         Some(Why::Verify) => "verify",
         Some(Why::Statistics) => "statistics",
@@ -146,7 +150,9 @@ fn args(event: &Event) -> Args<'static> {
         },
         Kind::Hold | Kind::WorldStopped => Args::Stop { why: why(event), cycle: (a != 0).then_some(a) },
         Kind::BackgroundSweep | Kind::SweepAssist => Args::Sweep { pages: a, busy_us: micros(b) },
-        Kind::MarkHelper | Kind::Release => Args::Bytes { bytes: a },
+        Kind::MarkHelper | Kind::MarkAssist | Kind::OwnRoots | Kind::Release | Kind::Scavenge => {
+            Args::Bytes { bytes: a }
+        }
         Kind::Heap => Args::Size { live: a, goal: size(b), footprint: c },
         _ => Args::None {},
     }
@@ -170,6 +176,7 @@ fn track(event: &Event) -> (&'static str, u32) {
         _ if event.tid == WORLD => ("world stopped", 0),
         Kind::BackgroundSweep => ("besom-sweep", 2),
         Kind::MarkHelper => ("besom-mark", 3),
+        Kind::Scavenge => ("besom-scavenge", 4),
         _ => ("mutator", 1),
     }
 }

@@ -226,6 +226,9 @@ fn cycle() -> CycleRecord {
         gc_cpu: ns(0),
         total: ns(2100),
         sweep: ns(100),
+        start: ns(0),
+        pause: ns(0),
+        flush: ns(0),
         stop: ns(200),
         marked: Marked {
             live: Bytes(50),
@@ -238,6 +241,7 @@ fn cycle() -> CycleRecord {
         resume: ns(50),
         before: 60,
         goal: 70,
+        beside: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A heap without mutators, for tests of the collector: spans, shapes, and objects made by hand.
 
 use besom_alloc_core::page_cache::PageCache;
-use besom_alloc_core::runs::Run;
+use besom_alloc_core::runs::{Colour, Run};
 use besom_alloc_core::size_class::{MAX_SMALL, class_of_aligned};
 use besom_alloc_core::span_class::{Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
@@ -44,7 +44,7 @@ impl Yard {
     /// A zeroed object with pages of its own.
     pub fn alloc_large(&mut self, bytes: usize, kind: Kind, layout: u32) -> *mut u64 {
         let stats = self.heap.stats().unattached();
-        let object = self.heap.alloc_large(Bytes(bytes), layout, None, stats).expect("memory");
+        let object = self.heap.alloc_large(Bytes(bytes), layout, Colour::White, None, stats).expect("memory");
         assert!(object.zeroed, "a new heap's pages are");
         self.heap.publish_large(&object, kind);
         self.heap.address(object.page.offset()).cast()
@@ -59,7 +59,7 @@ impl Yard {
                     run.start += slot;
                     return self.heap.address(run.start - slot).cast();
                 }
-                match self.heap.next_run(*page, u32::MAX) {
+                match self.heap.next_run(*page, u32::MAX, Colour::White) {
                     Some(next) => *run = next,
                     None => self.uncache(class.0),
                 }
@@ -75,7 +75,7 @@ impl Yard {
     fn uncache(&mut self, class: u16) {
         let (page, run) = self.cached.remove(&class).expect("a cached span");
         if run.start < run.end {
-            self.heap.give_back(page, run);
+            self.heap.give_back(page, run, Colour::White);
         }
         let (span, stats) = (self.heap.tables().span(page), self.heap.stats().unattached());
         let size = self.heap.classes().get(span.class()).facts().size_class.0 as usize;

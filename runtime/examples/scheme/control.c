@@ -20,12 +20,7 @@ CONTROL(apply, "apply", 1, -1) {
     return call_with(v, argv, f, argc - 2 + (int)n);
 }
 
-BUILTIN(values, "values", 0, -1) {
-    if (argc == 1) return argv[0];
-    Value r = make_object(v, T_VALUES, argc, FALSE);
-    for (int i = 0; i < argc; i++) FIELD(r, i) = argv[i];
-    return r;
-}
+BUILTIN(values, "values", 0, -1) { return argc == 1 ? argv[0] : object_of(v, T_VALUES, argc, argv); }
 CONTROL(apply_values, "%apply-values", 2, 2) { /* (%apply-values consumer values) */
     Value f = argv[0], x = argv[1];
     if (!IS(x, T_VALUES)) return argv[0] = x, call_with(v, argv, f, 1);
@@ -61,10 +56,7 @@ BUILTIN(handlers, "%handlers", 0, 1) {
     return dynamic_register(v, REG_HANDLERS, argc, argv); /* a new handler: it will want its reserve */
 }
 
-BUILTIN(make_parameter, "%make-parameter", 2, 2) { /* (%make-parameter value converter): the value is converted already */
-    Value p = make_object(v, T_PARAMETER, 2, FALSE);
-    FIELD(p, 0) = argv[0], FIELD(p, 1) = argv[1]; return p;
-}
+BUILTIN(make_parameter, "%make-parameter", 2, 2) { return object_of(v, T_PARAMETER, 2, argv); } /* value, converted already; converter */
 BUILTIN(parameter_converter, "%parameter-converter", 1, 1) {
     if (!IS_PROC_TYPE(argv[0], T_PARAMETER)) fail_type(v, "parameterize", "a parameter", argv[0]);
     return FIELD(argv[0], 1);
@@ -102,20 +94,14 @@ BUILTIN(make_rtd, "%make-rtd", 2, 2) {
 }
 static Value record_proc(vm *v, int type, int argc, Value *argv) {
     if (!IS(argv[0], T_RTD)) fail_type(v, "define-record-type", "a record type", argv[0]);
-    Value p = make_object(v, type, argc, 0);
-    for (int i = 0; i < argc; i++) FIELD(p, i) = argv[i];
-    return p;
+    return object_of(v, type, argc, argv);
 }
 BUILTIN(rtd_fields, "%rtd-fields", 1, 1) { return FIELD(argv[0], 1); }
 BUILTIN(record_maker, "%record-maker", 1, -1) { return record_proc(v, T_MAKER, argc, argv); }
 BUILTIN(record_predicate, "%record-predicate", 1, 1) { return record_proc(v, T_ISA, argc, argv); }
 BUILTIN(record_getter, "%record-getter", 2, 2) { return record_proc(v, T_GETTER, argc, argv); }
 BUILTIN(record_setter, "%record-setter", 2, 2) { return record_proc(v, T_SETTER, argc, argv); }
-BUILTIN(case_lambda, "%case-lambda", 0, -1) {
-    Value p = make_object(v, T_CASE, argc, 0);
-    for (int i = 0; i < argc; i++) FIELD(p, i) = argv[i];
-    return p;
-}
+BUILTIN(case_lambda, "%case-lambda", 0, -1) { return object_of(v, T_CASE, argc, argv); }
 /* A promise is a cell that promises may share: #(cell), cell = (done? . value or thunk). */
 BUILTIN(make_promise, "%make-promise", 2, 2) {
     Value cell = hold(v, cons_unrooted(v, argv[0], argv[1])); return make_object(v, T_PROMISE, 1, cell);
@@ -148,21 +134,11 @@ BUILTIN(getenv, "get-environment-variable", 1, 1) {
     char *name = string_to_c(v, argv[0]), *value = getenv(name); free(name);
     return value ? string_from_c(v, value) : FALSE;
 }
-BUILTIN(environment_variables, "get-environment-variables", 0, 0) {
-    Value *base = v->sp; hold(v, NIL);
-    extern char **environ;
-    for (char **e = environ; *e; e++) {
-        char *equals = strchr(*e, '=');
-        if (!equals) continue;
-        Value name = hold(v, string_from(v, *e, (size_t)(equals - *e))), value = hold(v, string_from_c(v, equals + 1));
-        *base = cons(v, cons(v, name, value), *base);
-        v->sp = base + 1;
-    }
-    return *base;
-}
-BUILTIN(command_line, "command-line", 0, 0) {
-    extern char **scheme_arguments;
+static Value strings(vm *v, char **from) {
     Value *base = v->sp;
-    for (char **a = scheme_arguments; *a; a++) hold(v, string_from_c(v, *a));
+    for (; *from; from++) hold(v, string_from_c(v, *from));
     return list_from(v, (int)(v->sp - base), base, NIL);
 }
+extern char **environ, **scheme_arguments;
+BUILTIN(environment, "%environment", 0, 0) { return strings(v, environ); }
+BUILTIN(command_line, "command-line", 0, 0) { return strings(v, scheme_arguments); }

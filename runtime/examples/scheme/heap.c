@@ -55,6 +55,12 @@ Value make_object(vm *v, int type, int64_t length, Value fill) {
     return TAGGED(p, type >= T_CLOSURE ? TAG_PROC : TAG_OBJECT);
 }
 
+Value object_of(vm *v, int type, int n, const Value *items) {
+    Value x = make_object(v, type, n, 0);
+    for (int i = 0; i < n; i++) FIELD(x, i) = items[i]; /* first stores: no barrier */
+    return x;
+}
+
 Value make_string(vm *v, int64_t length, uint32_t fill) {
     struct string *s = alloc(v, sizeof *s + (size_t)length * 4 + (length < 2 ? 8 : 0), BESOM_NOSCAN);
     s->header = HEADER(T_STRING, length);
@@ -84,13 +90,16 @@ uint32_t utf8_get(const uint8_t **at, const uint8_t *end) {
     return c;
 }
 
-Value string_from(vm *v, const char *utf8, size_t bytes) {
-    const uint8_t *at = (const uint8_t *)utf8, *end = at + bytes; int64_t n = 0;
+/* From C memory, or from a port's first bytes: its buffer is looked up again after the allocation, for a thread that writes to it
+ * may have put a larger one in its place. */
+Value string_from_port(vm *v, Value port, const char *utf8, size_t bytes) {
+    const uint8_t *at = port ? PORT(port)->buffer->at : (const uint8_t *)utf8, *end = at + bytes; int64_t n = 0;
     while (at < end) utf8_get(&at, end), n++;
-    Value s = make_string(v, n, 0); at = (const uint8_t *)utf8;
-    for (int64_t i = 0; i < n; i++) STRING(s)->ch[i] = utf8_get(&at, end);
+    Value s = make_string(v, n, 0); at = port ? PORT(port)->buffer->at : (const uint8_t *)utf8, end = at + bytes;
+    for (int64_t i = 0; i < n && at < end; i++) STRING(s)->ch[i] = utf8_get(&at, end);
     return s;
 }
+Value string_from(vm *v, const char *utf8, size_t bytes) { return string_from_port(v, 0, utf8, bytes); }
 Value string_from_c(vm *v, const char *s) { return string_from(v, s, strlen(s)); }
 
 char *string_to_c(vm *v, Value string) {

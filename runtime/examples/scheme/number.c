@@ -191,18 +191,6 @@ BUILTIN(is_negative, "negative?", 1, 1) { return BOOL(to_double(v, "negative?", 
 BUILTIN(is_odd, "odd?", 1, 1) {
     Value r = divide(v, "odd?", REMAINDER, argv[0], FIX(2)); return BOOL(IS_FIX(r) ? r != 0 : FLONUM(r) != 0);
 }
-BUILTIN(is_even, "even?", 1, 1) { return BOOL(b_is_odd(v, argc, argv) == FALSE); }
-static Value extreme(vm *v, const char *who, int argc, Value *argv, int want) {
-    Value r = argv[0]; bool inexact = !IS_FIX(r); to_double(v, who, r);
-    for (int i = 1; i < argc; i++) {
-        if (number_compare(v, who, argv[i], r) == want) r = argv[i];
-        inexact = inexact || IS_FLONUM(argv[i]);
-    }
-    return inexact && IS_FIX(r) ? flonum(v, (double)UNFIX(r)) : r;
-}
-BUILTIN(max, "max", 1, -1) { return extreme(v, "max", argc, argv, 1); }
-BUILTIN(min, "min", 1, -1) { return extreme(v, "min", argc, argv, -1); }
-BUILTIN(abs, "abs", 1, 1) { return to_double(v, "abs", argv[0]) < 0 ? b_sub(v, 1, argv) : argv[0]; }
 BUILTIN(exact, "exact", 1, 1) {
     if (IS_FIX(argv[0])) return argv[0];
     double d = to_double(v, "exact", argv[0]);

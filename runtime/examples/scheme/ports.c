@@ -106,7 +106,7 @@ void ports_flush_all(vm *v) {
 
 Value port_string_out(vm *v) { return port_new(v, -1, false, false, NULL, NIL); }
 Value port_memory_in(vm *v, Value bytes, bool binary) { return port_new(v, -1, true, binary, NULL, bytes); }
-Value port_string_of(vm *v, Value port) { return string_from(v, (const char *)PORT(port)->buffer->at, PORT(port)->at); }
+Value port_string_of(vm *v, Value port) { return string_from_port(v, port, NULL, PORT(port)->at); }
 
 /* ---- builtins ---- */
 static Value parameter_value(vm *v, Value parameter) {
@@ -173,12 +173,9 @@ static Value char_or_eof(int32_t c) { return c < 0 ? EOF_OBJECT : CHAR(c); }
 BUILTIN(read, "read", 0, 1) { return read_datum(v, port_in(v, argc, argv, 0)); }
 BUILTIN(read_char, "read-char", 0, 1) { return char_or_eof(port_char(v, port_in(v, argc, argv, 0), false)); }
 BUILTIN(peek_char, "peek-char", 0, 1) { return char_or_eof(port_char(v, port_in(v, argc, argv, 0), true)); }
-BUILTIN(read_u8, "read-u8", 0, 1) {
-    int b = port_byte(v, port_in(v, argc, argv, 0), false); return b < 0 ? EOF_OBJECT : FIX(b);
-}
-BUILTIN(peek_u8, "peek-u8", 0, 1) {
-    int b = port_byte(v, port_in(v, argc, argv, 0), true); return b < 0 ? EOF_OBJECT : FIX(b);
-}
+static Value byte_or_eof(int b) { return b < 0 ? EOF_OBJECT : FIX(b); }
+BUILTIN(read_u8, "read-u8", 0, 1) { return byte_or_eof(port_byte(v, port_in(v, argc, argv, 0), false)); }
+BUILTIN(peek_u8, "peek-u8", 0, 1) { return byte_or_eof(port_byte(v, port_in(v, argc, argv, 0), true)); }
 BUILTIN(char_ready, "char-ready?", 0, 1) { return port_in(v, argc, argv, 0), TRUE; }
 ALSO(char_ready, 3, "u8-ready?", 0, 1)
 static Value collect(vm *v, Value in, int64_t limit, bool line) {
@@ -271,8 +268,7 @@ void boot_ports(vm *v) {
     if (BESOM_LAYOUT(heap, &port_layout, struct port, buffer) != BESOM_OK) abort();
     for (int i = 0; i < 3; i++) {
         Value port = hold(v, port_new(v, i, standard[i].input, false, standard[i].name, NIL)), p = make_object(v, T_PARAMETER, 2, port);
-        global_set(v, standard[i].global, p); Value s = symbol(v, standard[i].name);
-        FIELD(globals[standard[i].global], 1) = FALSE; store(v, s, &SYMBOL(s)->value, globals[standard[i].global]);
-        v->sp--;
+        FIELD(p, 1) = FALSE, global_set(v, standard[i].global, p); Value s = symbol(v, standard[i].name);
+        store(v, s, &SYMBOL(s)->value, globals[standard[i].global]); v->sp--;
     }
 }

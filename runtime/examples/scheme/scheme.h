@@ -189,10 +189,11 @@ static inline Value flonum(vm *v, double d) {
 }
 Value cons(vm *, Value a, Value d); /* roots its arguments while it allocates */
 Value make_object(vm *, int type, int64_t length, Value fill); /* laid out as a vector */
+Value object_of(vm *, int type, int n, const Value *items);    /* items are rooted by the caller */
 Value make_string(vm *, int64_t length, uint32_t fill);
 Value make_bytes(vm *, int64_t length);
 Value string_from(vm *, const char *utf8, size_t bytes);
-Value string_from_c(vm *, const char *);
+Value string_from_port(vm *, Value port, const char *utf8, size_t bytes), string_from_c(vm *, const char *);
 size_t utf8_put(uint32_t c, char out[4]);
 uint32_t utf8_get(const uint8_t **at, const uint8_t *end);
 char *string_to_c(vm *, Value string); /* malloc */

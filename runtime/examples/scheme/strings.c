@@ -92,17 +92,6 @@ BUILTIN(list_to_string, "list->string", 1, 1) {
     for (int64_t i = 0; i < n; i++, l = CDR(l)) STRING(s)->ch[i] = char_arg(v, "list->string", CAR(l));
     return s;
 }
-BUILTIN(string_to_utf8, "string->utf8", 1, 3) {
-    int64_t start, end;
-    range_args(v, "string->utf8", argc, argv, 1, LENGTH(string_arg(v, "string->utf8", argv[0])), &start, &end);
-    int64_t n = 0; char text[4];
-    for (int64_t i = start; i < end; i++) n += (int64_t)utf8_put(STRING(argv[0])->ch[i], text);
-    Value b = make_bytes(v, n); uint8_t *at = BYTES(b)->at;
-    for (int64_t i = start; i < end; i++) {
-        size_t k = utf8_put(STRING(argv[0])->ch[i], text); memcpy(at, text, k), at += k;
-    }
-    return b;
-}
 BUILTIN(utf8_to_string, "utf8->string", 1, 3) {
     int64_t start, end;
     if (!IS(argv[0], T_BYTES)) fail_type(v, "utf8->string", "a bytevector", argv[0]);

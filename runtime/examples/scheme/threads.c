@@ -84,22 +84,16 @@ BUILTIN(current, "current-thread", 0, 0) { return v->stack[REG_THREAD]; }
 #define SLOT(id, name, type, expected, field)                                                                           \
     BUILTIN(id, name, 1, 1) {                                                                                           \
         if (!IS(argv[0], type)) fail_type(v, name, expected, argv[0]);                                                  \
-        return FIELD(argv[0], field);                                                                                   \
-    }
-#define SET_SLOT(id, name, type, expected, field)                                                                       \
-    BUILTIN(id, name, 2, 2) {                                                                                           \
-        if (!IS(argv[0], type)) fail_type(v, name, expected, argv[0]);                                                  \
-        return store(v, argv[0], &FIELD(argv[0], field), argv[1]), UNSPECIFIED;                                         \
+        return argc == 1 ? FIELD(argv[0], field) : (store(v, argv[0], &FIELD(argv[0], field), argv[1]), UNSPECIFIED);  \
     }
 SLOT(thread_name, "thread-name", T_THREAD, "a thread", THREAD_NAME)
 SLOT(thread_specific, "thread-specific", T_THREAD, "a thread", THREAD_SPECIFIC)
-SET_SLOT(set_thread_specific, "thread-specific-set!", T_THREAD, "a thread", THREAD_SPECIFIC)
 SLOT(mutex_name, "mutex-name", T_MUTEX, "a mutex", MUTEX_NAME)
 SLOT(mutex_specific, "mutex-specific", T_MUTEX, "a mutex", MUTEX_SPECIFIC)
-SET_SLOT(set_mutex_specific, "mutex-specific-set!", T_MUTEX, "a mutex", MUTEX_SPECIFIC)
 SLOT(condvar_name, "condition-variable-name", T_CONDVAR, "a condition variable", CONDVAR_NAME)
 SLOT(condvar_specific, "condition-variable-specific", T_CONDVAR, "a condition variable", CONDVAR_SPECIFIC)
-SET_SLOT(set_condvar_specific, "condition-variable-specific-set!", T_CONDVAR, "a condition variable", CONDVAR_SPECIFIC)
+ALSO(thread_specific, 1, "thread-specific-set!", 2, 2) ALSO(mutex_specific, 1, "mutex-specific-set!", 2, 2)
+ALSO(condvar_specific, 1, "condition-variable-specific-set!", 2, 2)
 BUILTIN(is_condvar, "condition-variable?", 1, 1) { return BOOL(IS(argv[0], T_CONDVAR)); }
 BUILTIN(start, "thread-start!", 1, 1) {
     Value t = thread_arg(v, "thread-start!", argv[0]); pthread_t id; pthread_mutex_lock(&big);

@@ -16,11 +16,7 @@ BUILTIN(make_vector, "make-vector", 1, 2) {
     int64_t n = index_arg(v, "make-vector", argv[0], (int64_t)1 << 50);
     return make_object(v, T_VECTOR, n, argc > 1 ? argv[1] : UNSPECIFIED);
 }
-BUILTIN(vector, "vector", 0, -1) {
-    Value r = make_object(v, T_VECTOR, argc, 0);
-    if (argc) memcpy(VECTOR(r)->item, argv, (size_t)argc * sizeof(Value)); /* first stores */
-    return r;
-}
+BUILTIN(vector, "vector", 0, -1) { return object_of(v, T_VECTOR, argc, argv); }
 BUILTIN(vector_length, "vector-length", 1, 1) { return FIX(LENGTH(vector_arg(v, "vector-length", argv[0]))); }
 BUILTIN(vector_ref, "vector-ref", 2, 2) { return FIELD(argv[0], index_arg(v, "vector-ref", argv[1], LENGTH(vector_arg(v, "vector-ref", argv[0])) - 1)); }
 BUILTIN(vector_set, "vector-set!", 3, 3) {

@@ -221,10 +221,7 @@ void vm_loop(vm *v) {
             struct continuation *k = CONTINUATION(proc); size_t words = (size_t)LENGTH(proc); SAVE();
             if (unlikely(k->dynamic[REG_THREAD] != v->stack[REG_THREAD])) fail(v, NULL, "the continuation is another thread's:", 1, proc);
             acc = sp[-1];
-            if (unlikely(n != 1)) {
-                acc = make_object(v, T_VALUES, n, FALSE);
-                for (int i = 0; i < n; i++) FIELD(acc, i) = sp[i - n];
-            }
+            if (unlikely(n != 1)) acc = object_of(v, T_VALUES, n, sp - n);
             if (k->dynamic[REG_WINDERS] != v->stack[REG_WINDERS]) { /* dynamic-wind's thunks first: (rewind k value) */
                 sp -= n;
                 sp[-1] = globals[G_REWIND], sp[0] = proc, sp[1] = acc, sp += 2, n = 2;

@@ -67,10 +67,7 @@ pub unsafe extern "C" fn besom_roots_add(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn besom_roots_remove(h: *mut Heap, start: *mut c_void) -> Status {
     // SAFETY: the caller's promise.
-    status(
-        unsafe { heap(h, "besom_roots_remove") }
-            .and_then(|heap| heap.roots.remove(start.addr(), &heap.spans.system().other)),
-    )
+    status(unsafe { heap(h, "besom_roots_remove") }.and_then(|heap| heap.remove_roots(start.addr())))
 }
 
 /// `besom_stack_set`.
@@ -153,7 +150,9 @@ pub unsafe extern "C" fn besom_handle_set(m: *mut Mutator, handle: *mut Handle, 
     // SAFETY: the caller's promise.
     let heap = unsafe { heap_of(m, "besom_handle_set") };
     let _inside = inside(heap);
-    heap.handles.set(handle.addr(), object.expose_provenance());
+    let before = heap.handles.set(handle.addr(), object.expose_provenance());
+    // SAFETY: as above.
+    unsafe { heap.shade(m, before) };
 }
 
 /// `besom_handle_free`.
@@ -167,6 +166,6 @@ pub unsafe extern "C" fn besom_handle_free(h: *mut Heap, handle: *mut Handle) {
         && !handle.is_null()
     {
         let _inside = inside(heap);
-        heap.handles.remove(handle.addr());
+        heap.remove_handle(handle.addr());
     }
 }

@@ -1,11 +1,16 @@
-//! Stores. Without concurrent marking they only check, and only when asked.
+//! Stores: while objects are marked they hand in what they overwrite, and if asked they check.
 
 use super::heap_of;
 use crate::heap::Heap;
 use crate::mutator::Mutator;
+use besom_gc::Phase;
 use besom_stats::fatal;
-use besom_stats::sync::raw::{AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::raw::{AtomicU64, Ordering::*};
 use std::ffi::c_void;
+
+/// Words that `besom_write_range` overwrites one by one in the mutator's buffer. Higher: more of them are handed in one by
+/// one. Lower: a guest for a few words.
+const FEW: usize = 16;
 
 fn check(heap: &Heap, object: *const c_void, function: &str) {
     if !object.is_null() && heap.checks_stores() && !heap.is_object(object.addr()) {
@@ -13,11 +18,27 @@ fn check(heap: &Heap, object: *const c_void, function: &str) {
     }
 }
 
+/// One store, watched; for `function`, of C or of the Rust face.
+///
 /// # Safety
-/// `slot` must be a writable, aligned word.
-unsafe fn store(slot: *mut c_void, value: u64) {
+/// `m` must be the calling thread's, attached and not blocked; `slot` must be a writable, aligned word of `object`, or of a
+/// root range if that is null.
+pub(crate) unsafe fn store(
+    heap: &Heap,
+    m: *mut Mutator,
+    object: *const c_void,
+    slot: *mut c_void,
+    value: u64,
+    function: &str,
+) {
+    check(heap, object, function);
     // SAFETY: the caller's promise.
-    unsafe { (*slot.cast::<AtomicU64>()).store(value, Relaxed) };
+    unsafe {
+        let slot = &*slot.cast::<AtomicU64>();
+        // Before the store, with no safepoint between.
+        heap.shade(m, slot.load(Relaxed) as usize);
+        slot.store(value, Release);
+    }
 }
 
 /// `besom_write`, when stores are watched.
@@ -33,8 +54,8 @@ pub unsafe extern "C" fn besom_write_slow(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        check(heap_of(m, "besom_write"), object, "besom_write");
-        store(slot, value.expose_provenance() as u64);
+        let heap = heap_of(m, "besom_write");
+        store(heap, m, object, slot, value.expose_provenance() as u64, "besom_write");
     }
 }
 
@@ -51,9 +72,22 @@ pub unsafe extern "C" fn besom_write_value_slow(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        check(heap_of(m, "besom_write_value"), object, "besom_write_value");
-        store(slot.cast(), value);
+        let heap = heap_of(m, "besom_write_value");
+        store(heap, m, object, slot.cast(), value, "besom_write_value");
     }
+}
+
+/// Copies words whole, each by one store, since a marker may read them; the ranges may overlap.
+///
+/// # Safety
+/// Both must be ranges of so many words.
+unsafe fn copy_words(from: *const u64, to: *mut u64, words: usize) {
+    // SAFETY: the caller's promise.
+    let copy = |i| unsafe {
+        let word = AtomicU64::from_ptr(from.add(i).cast_mut()).load(Relaxed);
+        AtomicU64::from_ptr(to.add(i)).store(word, Release);
+    };
+    if to.addr() <= from.addr() { (0..words).for_each(copy) } else { (0..words).rev().for_each(copy) }
 }
 
 /// `besom_write_range`.
@@ -70,7 +104,35 @@ pub unsafe extern "C" fn besom_write_range(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        check(heap_of(m, "besom_write_range"), object, "besom_write_range");
-        std::ptr::copy(from.cast::<u64>(), to.cast::<u64>(), words);
+        let heap = heap_of(m, "besom_write_range");
+        store_range(heap, m, object, to.cast(), from.cast(), words, "besom_write_range");
+    }
+}
+
+/// The same for a heap's own thread; for `function`, of C or of the Rust face.
+///
+/// # Safety
+/// As for [`besom_write_range`]; `m` must be the calling thread's, attached and not blocked.
+pub(crate) unsafe fn store_range(
+    heap: &Heap,
+    m: *mut Mutator,
+    object: *const c_void,
+    to: *mut u64,
+    from: *const u64,
+    words: usize,
+    function: &str,
+) {
+    check(heap, object, function);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if heap.collector.phase() == Phase::Idle {
+            return std::ptr::copy(from, to, words);
+        }
+        if words <= FEW {
+            (0..words).for_each(|i| heap.shade(m, to.add(i).read_volatile() as usize));
+        } else {
+            heap.shade_range(to.cast(), words);
+        }
+        copy_words(from, to, words);
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::{Heap, Kind, Mutator, Options};
 use besom_alloc_core::page_cache::PageCache;
+use besom_alloc_core::runs::Colour;
 use besom_alloc_core::size_class::class_of_aligned;
 use besom_alloc_core::span_class::SpanClass;
 use besom_alloc_core::units::Bytes;
@@ -174,7 +175,7 @@ fn object_before_a_free_slot(heap: &Heap) -> usize {
         .expect("memory");
     let span = heap.spans.tables().span(page);
     span.cache(heap.spans.generation());
-    let run = heap.spans.next_run(page, 1).expect("a run");
+    let run = heap.spans.next_run(page, 1, Colour::White).expect("a run");
     writer.acquire().small_alloc(class(48), span.take_uncounted().into());
     heap.collector.pacer().credit(48);
     span.uncache(heap.spans.generation());

@@ -183,13 +183,13 @@ fn the_world_stops_when_all_are_parked_or_blocked() {
     std::thread::scope(|scope| {
         let world = scope.spawn(|| {
             assert!(scheduler.begin_collection(collector));
-            scheduler.stop(&house, collector);
+            scheduler.stop(&house, Some(collector));
             stopped.store(true, SeqCst);
             // Who unblocks or attaches now waits; who detaches, too.
             std::thread::sleep(Duration::from_millis(20));
             check(&scheduler, &house);
             stopped.store(false, SeqCst);
-            scheduler.resume(&house, collector);
+            scheduler.resume(&house, Some(collector));
             scheduler.end_collection();
         });
         until("the bell", || house.polled(running) & POLL_STOP != 0);
@@ -228,8 +228,8 @@ fn one_collects_and_the_others_wait_for_it() {
         let other = scope.spawn(|| scheduler.begin_collection(second));
         // The one that waits is parked, so that the stop need not ring for it.
         until("a parked thread", || lock(&scheduler.inner).running == 1);
-        scheduler.stop(&house, first);
-        scheduler.resume(&house, first);
+        scheduler.stop(&house, Some(first));
+        scheduler.resume(&house, Some(first));
         assert!(!other.is_finished(), "the collection is not over with the stop");
         scheduler.end_collection();
         assert!(!other.join().expect("the other"), "it did not collect itself");
@@ -361,10 +361,10 @@ fn threads_of_all_sorts_keep_the_equations() {
                                 scheduler.unblock(house, seat);
                             }
                             2 if scheduler.begin_collection(seat) => {
-                                scheduler.stop(house, seat);
+                                scheduler.stop(house, Some(seat));
                                 assert_eq!(inside.load(SeqCst), 0, "somebody runs in a stopped world");
                                 check(scheduler, house);
-                                scheduler.resume(house, seat);
+                                scheduler.resume(house, Some(seat));
                                 scheduler.end_collection();
                             }
                             3 => scheduler.set_limit(house, next() as usize % 5).expect("a limit"),

@@ -23,6 +23,8 @@ func main() {
 		mark(os.Args[2], os.Args[3], argument(4, 1))
 	case "threads":
 		threads(int(argument(2, 2)), argument(3, 1))
+	case "latency":
+		latency(os.Args[2], argument(2, 64), int(argument(3, 1)), os.Args[4], argument(5, 1))
 	default:
 		fail("no benchmark " + os.Args[1])
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"sort"
 	"strconv"
 	"time"
@@ -85,15 +86,30 @@ func mark(shape, workers string, scale float64) {
 	objects, bytes := build(shape, scale)
 	debug.SetGCPercent(100)
 	runtime.GC()
-	took := make([]float64, 7)
+	took, marked, cpu := make([]float64, 7), markedNs(), cpuMs()
 	for i := range took {
 		start := time.Now()
 		runtime.GC()
 		took[i] = float64(time.Since(start).Nanoseconds())
 	}
+	// Go's figure is of the clock: where others took the processor, what the process had of it is nearer, sweeping and all.
+	marked = min(markedNs()-marked, (cpuMs()-cpu)*1e6) / float64(len(took))
 	sort.Float64s(took)
 	ns := took[len(took)/2]
 	name := shape + ", " + plural(count, "worker")
 	report(name, "M objects/s", float64(objects)*1e3/ns)
 	report(name, "GB/s", float64(bytes)/ns)
+	report(name+", per CPU", "M objects/s", float64(objects)*1e3/marked)
+}
+
+// Processor time spent marking since the start, of whoever marked.
+func markedNs() float64 {
+	samples := []metrics.Sample{{Name: "/cpu/classes/gc/mark/assist:cpu-seconds"},
+		{Name: "/cpu/classes/gc/mark/dedicated:cpu-seconds"}, {Name: "/cpu/classes/gc/mark/idle:cpu-seconds"}}
+	metrics.Read(samples)
+	sum := 0.0
+	for _, s := range samples {
+		sum += s.Value.Float64()
+	}
+	return sum * 1e9
 }

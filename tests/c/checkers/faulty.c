@@ -224,7 +224,7 @@ static void traced(void)
     node *old = (node *)besom_alloc(m, sizeof *old, BESOM_TRACED);
     CHECK_OK(besom_roots_add(heap, &root, 1, BESOM_CONSERVATIVE));
     die();
-    root = (node *)besom_alloc(m, sizeof *root, BESOM_TRACED);
+    besom_write(m, NULL, &root, besom_alloc(m, sizeof *root, BESOM_TRACED));
     stale = old;
     die();
     CHECK_OK(besom_roots_remove(heap, &root));

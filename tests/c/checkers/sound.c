@@ -75,8 +75,9 @@ static void *work(void *argument)
     NEED(besom_attach(v->heap, &v->m) == BESOM_OK);
     CHECK_OK(besom_roots_add(v->heap, v->kept, KEPT, BESOM_CONSERVATIVE));
     for (i = 0; i < (check_short() ? 1500 : 6000); i++) {
-        v->kept[next(v) % KEPT] = make(v);
-        if (i % 7 == 0) v->kept[next(v) % KEPT] = NULL;
+        void *made = make(v);
+        besom_write(v->m, NULL, &v->kept[next(v) % KEPT], made);
+        if (i % 7 == 0) besom_write(v->m, NULL, &v->kept[next(v) % KEPT], NULL);
         if (i % 300 == 0) CHECK_OK(besom_collect(v->m));
         if (i % 500 == 0) CHECK_EQ(besom_walk(v->m, visit, &sum), 0);
         if (i % 400 == 0) besom_release_memory(v->heap);
@@ -159,9 +160,12 @@ static void limits(void)
     options.heap_limit = 8 << 20;
     heap = check_heap(&options, &m);
     for (i = 0; i < 100; i++) {
-        char *p = (char *)besom_alloc(m, 3 << 20, BESOM_NOSCAN), *q = (char *)besom_alloc(m, 1000, BESOM_NOSCAN);
-        NEED(p != NULL && q != NULL);
-        p[(3 << 20) - 1] = q[999] = 1;
+        char *p = (char *)besom_alloc(m, 3 << 20, BESOM_NOSCAN);
+        NEED(p != NULL);
+        p[(3 << 20) - 1] = 1;
+        p = (char *)besom_alloc(m, 1000, BESOM_NOSCAN);
+        NEED(p != NULL);
+        p[999] = 1;
     }
     check_heap_end(heap, m);
     options.heap_limit = 0;

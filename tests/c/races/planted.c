@@ -107,6 +107,7 @@ int main(int argc, char **argv)
     o.scan_native_stacks = 0;
     o.trace = trace;
     if (strcmp(race, "heap_roots") == 0) o.roots = trace;
+    if (strcmp(race, "stop") == 0) o.mode = BESOM_STOP_THE_WORLD; /* else it would trace beside the others */
     if (strcmp(race, "exit") == 0) o.heap_limit = 1 << 20, o.out_of_memory = leave;
     heap = check_heap(&o, &m);
     object = (uint64_t *)besom_alloc(m, 64, strcmp(race, "trace") == 0 ? BESOM_TRACED : BESOM_VALUES);

@@ -1,0 +1,16 @@
+;; A macro that defines its own name: its template's constants are in nothing but the expansion then.
+(include "barrier.inc")
+(define n 400)
+(define names (list->vector (map (lambda (i) (string->symbol (string-append "macro-" (number->string i)))) (iota n))))
+(define (busy) (do ((i 0 (+ i 1))) ((= i 20)) (allocate 30)))
+(define (arm i text) (eval `(define-syntax ,(vector-ref names i) (syntax-rules () ((_) (define ,(vector-ref names i) (begin (busy) ,text)))))))
+(do ((i 0 (+ i 1))) ((= i n)) (arm i (number->string i)))
+(do ((round 0 (+ round 1))) ((= round 3000))
+  (let* ((i (random n)) (name (vector-ref names i)))
+    (eval (list name))
+    (let ((text (eval name)))
+      (eval `(define ,name #f))
+      (busy)
+      (arm i text))))
+(check "constants of macros" n
+  (lambda (i) (eval (list (vector-ref names i))) (string->number (eval (vector-ref names i)))))
