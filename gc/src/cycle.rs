@@ -4,7 +4,10 @@ use crate::layout::Layouts;
 use crate::mark::{Marked, Marker};
 use crate::measures::{Measures, Times};
 use crate::pacer::{CycleEnd, Pacer};
-use crate::scan::{Encoding, Shapes, TraceFn};
+use crate::phase::{Phase, PhaseCell};
+use crate::scan::{Encoding, Shapes, TraceFn, Visitor};
+use crate::specials::Specials;
+use crate::specials::ephemerons::Ephemerons;
 use crate::timeline::{Gathered, Kind, Timeline};
 use crate::trace_log;
 use crate::verify::verify_marks;
@@ -96,6 +99,8 @@ pub struct Collector {
     pauses: PauseLog,
     measures: Measures,
     timeline: Timeline,
+    specials: Specials,
+    phase: PhaseCell,
     config: Config,
     id: u64,
     started: Instant,
@@ -126,6 +131,8 @@ impl Collector {
             pauses: PauseLog::new(),
             measures: Measures::new()?,
             timeline: Timeline::new(id, started),
+            specials: Specials::new(reserve)?,
+            phase: PhaseCell::new(),
             config,
             id,
             started,
@@ -145,6 +152,23 @@ impl Collector {
     #[inline(always)]
     pub fn pacer(&self) -> &Pacer {
         &self.pacer
+    }
+
+    /// How far a cycle has come.
+    #[inline(always)]
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Weak references, finalizers, cleanups.
+    #[inline]
+    pub fn specials(&self) -> &Specials {
+        &self.specials
+    }
+
+    /// Ephemerons.
+    pub fn ephemerons(&self) -> &Ephemerons {
+        self.marker.ephemerons()
     }
 
     /// The stops.
@@ -227,9 +251,9 @@ impl Collector {
         if self.config.verify_heap {
             heap.check(&stopped);
         }
-        let marked = self.marker.mark(heap, &self.shapes, &stopped, last_live, &self.timeline, |visitor| {
-            world.visit_roots(&stopped, visitor)
-        });
+        let roots = |visitor: &mut dyn Visitor| world.visit_roots(&stopped, visitor);
+        let (shapes, specials) = (&self.shapes, &self.specials);
+        let marked = self.marker.mark(heap, shapes, specials, &stopped, last_live, &self.timeline, roots);
         let ended = Instant::now();
         let grown = self.marker.work_bytes().0 as i64 - work;
         let guard = stats.acquire();
@@ -239,6 +263,7 @@ impl Collector {
         drop(guard);
         if self.config.verify_marks {
             let reached = verify_marks(heap, &self.shapes, |visitor| world.visit_roots(&stopped, visitor));
+            self.specials.verify(heap);
             if reached.is_none() {
                 print_line(format_args!("verify: no memory for the second marking; left out"));
             }

@@ -36,6 +36,8 @@ pub trait Visitor {
     fn exact(&mut self, address: usize);
     /// Any word: a pointer if it lies in an allocated slot.
     fn any(&mut self, word: usize);
+    /// The ephemeron at an offset, whose value is an edge only if its key is reached otherwise.
+    fn ephemeron(&mut self, offset: usize);
     /// What is known of shapes, for ranges that a trace function names.
     fn shapes(&self) -> &Shapes;
 }
@@ -129,7 +131,7 @@ pub unsafe fn scan_words<V: Visitor + ?Sized>(
             }
         }
         // Not kinds of ranges: they add no edges.
-        Kind::Traced | Kind::Typed | Kind::TypedShared => {}
+        Kind::Traced | Kind::Typed | Kind::TypedShared | Kind::Ephemeron => {}
     }
 }
 
@@ -174,6 +176,7 @@ pub unsafe fn scan_object<V: Visitor>(
             unsafe { scan_elements(shapes, number, start, 0, words - 1, visitor) };
         }
         Kind::Traced => trace(shapes, start, visitor),
+        Kind::Ephemeron => visitor.ephemeron(offset),
     }
     None
 }

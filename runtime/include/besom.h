@@ -801,8 +801,8 @@ BESOM_COLD void besom_write_value_slow(besom_mutator *m, void *object, uint64_t 
 
 /* Cells by number: kind * BESOM_SIZE_CLASSES + size class, then one for each layout with memory of its own, whose
  * besom_layout is its cell's number. */
-#define BESOM_OWN_LAYOUT_FIRST 335
-#define BESOM_OWN_LAYOUT_END 1359
+#define BESOM_OWN_LAYOUT_FIRST 336
+#define BESOM_OWN_LAYOUT_END 1360
 #define BESOM_SMALL_MAX 32768
 #define BESOM_TINY_MAX 15
 

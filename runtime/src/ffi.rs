@@ -43,6 +43,7 @@ mod alloc;
 mod heap;
 mod metrics;
 mod roots;
+mod specials;
 mod stores;
 mod threads;
 mod timeline;

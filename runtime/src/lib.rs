@@ -22,6 +22,7 @@ pub mod p_set;
 mod quarantine;
 mod roots;
 pub mod scheduler;
+mod specials;
 mod statistics;
 mod status;
 mod sweeper;

@@ -3,14 +3,15 @@
 use super::Shared;
 use super::block::{Block, Cursor};
 use crate::scan::{PIECE, Shapes, Visitor, scan_object};
+use crate::specials::ephemerons::Scanned;
 use besom_alloc_core::heap_tables::{GRANULE, mark_word, prefetch};
 use besom_alloc_core::size_class::{CLASS_PAGES, CLASS_SIZE, SIZE_CLASS_COUNT};
-use besom_alloc_core::span_class::{ClassFacts, ClassInfo, FIRST_LAYOUT, Kind, SpanClass};
+use besom_alloc_core::span_class::{ClassFacts, ClassInfo, EPHEMERON, FIRST_LAYOUT, Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::{Bytes, PAGE_SHIFT, PAGE_SIZE};
 use besom_stats::fatal;
-use besom_stats::sync::raw::{AtomicU16, AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::raw::{AtomicU16, AtomicU64, Ordering::*, fence};
 use crossbeam_deque::{Steal, Worker as Deque};
 
 /// Objects between their prefetch and their scan; a power of two. Higher: lines are evicted before they are used,
@@ -73,6 +74,9 @@ pub struct Worker<'a, const PARALLEL: bool> {
     ring_at: usize,
     until_share: u32,
     live: usize,
+    /// Class + 1 from which on more is to be done for a new mark than to queue the object: [`FIRST_OWN`], or 0 while
+    /// ephemerons are watched. So the watch costs nothing while there is none.
+    special_from: u16,
 }
 
 impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
@@ -83,6 +87,8 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         deque: &'a Deque<usize>,
         index: usize,
     ) -> Self {
+        // Of weak references and ephemerons, cleared before this worker's marks; see `WeakEntry::read`.
+        fence(Release);
         Worker {
             heap,
             base: heap.tables().base(),
@@ -99,7 +105,13 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             ring_at: 0,
             until_share: SHARE_EVERY,
             live: 0,
+            special_from: special_from(shared.ephemerons.is_watching()),
         }
+    }
+
+    /// Finds out anew whether ephemerons are watched. Nobody marks meanwhile.
+    pub(super) fn look_for_watch(&mut self) {
+        self.special_from = special_from(self.shared.ephemerons.is_watching());
     }
 
     /// Bytes of the slots that this worker marked.
@@ -427,11 +439,30 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         if encoded_class < FIRST_SCANNED {
             self.reach_noscan(offset, encoded_class);
         } else if self.mark(offset) {
-            if encoded_class >= FIRST_OWN && self.count_pointer_free(encoded_class) {
-                return;
+            if encoded_class >= self.special_from {
+                self.wake(offset);
+                if encoded_class >= FIRST_OWN && self.count_pointer_free(encoded_class) {
+                    return;
+                }
             }
             self.push(Entry::new(offset, encoded_class));
         }
+    }
+
+    /// Queues the ephemerons whose key is at `offset`, if any are watched: that was just marked. They were scanned before, and
+    /// are queued rather than scanned at once, since a chain of them may be long.
+    #[inline(always)]
+    fn wake(&mut self, offset: usize) {
+        if self.special_from == 0 {
+            self.wake_watched(offset);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake_watched(&mut self, offset: usize) {
+        let (heap, shared) = (self.heap, self.shared);
+        shared.ephemerons.wake(heap, offset, |ephemeron| self.push(Entry::new(ephemeron, EPHEMERON.0 + 1)));
     }
 
     /// Counts an object of a layout's own class, if the layout has no pointers; else it is to be queued.
@@ -454,11 +485,13 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
                 let (span, page) = self.heap.span_of(offset);
                 if self.mark(page.offset()) {
                     self.live += span.pages().bytes().0;
+                    self.wake(page.offset());
                 }
             }
             _ => {
                 if self.mark(offset) {
                     self.live += self.info(SpanClass(encoded_class - 1)).facts().slot_bytes as usize;
+                    self.wake(offset);
                 }
             }
         }
@@ -469,6 +502,10 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
 const FIRST_SCANNED: u16 = SIZE_CLASS_COUNT as u16 + 1;
 /// Class + 1 of the first layout's own class.
 const FIRST_OWN: u16 = FIRST_LAYOUT as u16 + 1;
+
+fn special_from(watching: bool) -> u16 {
+    if watching { 0 } else { FIRST_OWN }
+}
 
 /// The one slot that is no multiple of a granule, in spans of a page.
 const ODD_SLOT: u32 = CLASS_SIZE[2];
@@ -506,6 +543,17 @@ impl<const PARALLEL: bool> Visitor for Worker<'_, PARALLEL> {
         {
             self.reach(found.offset, class);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ephemeron(&mut self, offset: usize) {
+        let Scanned { value, again } = self.shared.ephemerons.scan(self.heap, offset);
+        if again {
+            // Counted at its first scan, and just now.
+            self.live -= self.info(EPHEMERON).facts().slot_bytes as usize;
+        }
+        self.any(value);
     }
 
     fn shapes(&self) -> &Shapes {
