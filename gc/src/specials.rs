@@ -81,9 +81,15 @@ impl Specials {
         self.weaks.count() + self.finalizers.count() + self.cleanups.count() == 0
     }
 
-    /// Takes what is due first. `hold` is given the object of a finalizer, to keep from then on, before the queue lets it go.
-    pub fn take_due(&self, hold: impl FnOnce(usize)) -> Option<Taken> {
-        let item = self.due.take(self)?;
+    /// The number of what comes to be due next.
+    pub fn due_end(&self) -> u64 {
+        self.due.end()
+    }
+
+    /// Takes what is due first, if its number is below `end`. `hold` is given the object of a finalizer, to keep from then on,
+    /// before the queue lets it go.
+    pub fn take_due(&self, end: u64, hold: impl FnOnce(usize)) -> Option<Taken> {
+        let item = self.due.take(end, self)?;
         Some(if item.is_finalizer() {
             hold(self.finalizers.object(item.index()));
             Taken::Finalizer(self.finalizers.take(item.index()))

@@ -114,7 +114,7 @@ impl Cemetery {
     fn due(&self) -> Vec<(isize, usize)> {
         let mut all = Vec::new();
         let mut held = 0;
-        while let Some(taken) = self.specials.take_due(|object| held = object) {
+        while let Some(taken) = self.specials.take_due(u64::MAX, |object| held = object) {
             all.push(match taken {
                 Taken::Finalizer(Finalizer { run, data }) => {
                     assert_eq!(held, data, "the object that it was set on");

@@ -154,10 +154,10 @@ impl Heap {
     pub(crate) unsafe fn run_due(heap: *const Heap, m: *mut Mutator, at_most: usize) -> usize {
         // SAFETY: the caller's promise; nothing is looked at after a detach.
         unsafe {
-            let most = (*heap).specials().due().min(at_most);
-            if most == 0 {
+            if (*heap).specials().due() == 0 {
                 return 0;
             }
+            let end = (*heap).specials().due_end();
             // The object whose finalizer runs: volatile, since the collector reads it.
             let mut held: *mut c_void = std::ptr::null_mut();
             let held = &raw mut held;
@@ -168,7 +168,7 @@ impl Heap {
             Mutator::set_frames(m, &raw const frame);
             (*m).runs = &raw const run;
             let mut done = 0;
-            while done < most {
+            while done < at_most {
                 if Mutator::polled(m) {
                     capture(m);
                     (*heap).safepoint(m);
@@ -177,7 +177,7 @@ impl Heap {
                     held.write_volatile(std::ptr::with_exposed_provenance_mut(object));
                     (*heap).handed_out(m, object);
                 };
-                let Some(taken) = (*heap).specials().take_due(hold) else { break };
+                let Some(taken) = (*heap).specials().take_due(end, hold) else { break };
                 // What other threads did to the object is over.
                 acquire(heap);
                 outside(|| call(taken, m, held.read_volatile()));

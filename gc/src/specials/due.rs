@@ -105,9 +105,17 @@ impl List {
 /// The queue of one heap.
 #[derive(Default)]
 pub struct Due {
-    list: Mutex<List>,
+    all: Mutex<All>,
     /// Its length, for those who only wonder.
     count: AtomicUsize,
+}
+
+/// The items, which are numbered as they come.
+#[derive(Default)]
+struct All {
+    list: List,
+    /// The number of the first, and so how many were taken.
+    first: u64,
 }
 
 impl Due {
@@ -116,16 +124,23 @@ impl Due {
         if list.is_empty() {
             return;
         }
-        let mut all = lock(&self.list);
-        all.append(list, links);
-        self.count.store(all.count, Relaxed);
+        let mut all = lock(&self.all);
+        all.list.append(list, links);
+        self.count.store(all.list.count, Relaxed);
     }
 
-    /// Takes the first item, which is the caller's then.
-    pub fn take(&self, links: &impl Links) -> Option<Item> {
-        let mut all = lock(&self.list);
-        let item = all.pop(links);
-        self.count.store(all.count, Relaxed);
+    /// The number of the item that comes next.
+    pub fn end(&self) -> u64 {
+        let all = lock(&self.all);
+        all.first + all.list.count as u64
+    }
+
+    /// Takes the first item, if its number is below `end`; it is the caller's then.
+    pub fn take(&self, end: u64, links: &impl Links) -> Option<Item> {
+        let mut all = lock(&self.all);
+        let item = if all.first < end { all.list.pop(links) } else { None };
+        all.first += u64::from(item.is_some());
+        self.count.store(all.list.count, Relaxed);
         item
     }
 
@@ -158,16 +173,18 @@ mod tests {
         let toy = Toy(Default::default(), Default::default());
         let (due, mut list) = (Due::default(), List::default());
         due.append(List::default(), &toy);
-        assert_eq!((due.take(&toy), due.is_empty()), (None, true));
+        assert_eq!((due.take(9, &toy), due.is_empty(), due.end()), (None, true, 0));
         let items = [Item::finalizer(0), Item::cleanup(0), Item::cleanup(5), Item::finalizer(3)];
         items[..2].iter().for_each(|item| list.push(*item, &toy));
         assert!(list.iter(&toy).eq(items[..2].iter().copied()));
         due.append(std::mem::take(&mut list), &toy);
-        assert_eq!((due.take(&toy), due.len()), (Some(items[0]), 1));
+        assert_eq!((due.take(0, &toy), due.take(1, &toy), due.len()), (None, Some(items[0]), 1));
+        let end = due.end();
         items[2..].iter().for_each(|item| list.push(*item, &toy));
         due.append(list, &toy);
-        assert_eq!(due.len(), 3);
-        items[1..].iter().for_each(|item| assert_eq!(due.take(&toy), Some(*item)));
-        assert_eq!((due.take(&toy), due.len()), (None, 0));
+        assert_eq!((due.len(), due.end(), end), (3, 4, 2));
+        assert_eq!((due.take(end, &toy), due.take(end, &toy)), (Some(items[1]), None), "what came later");
+        items[2..].iter().for_each(|item| assert_eq!(due.take(u64::MAX, &toy), Some(*item)));
+        assert_eq!((due.take(u64::MAX, &toy), due.len(), due.end()), (None, 0, 4));
     }
 }
