@@ -99,6 +99,12 @@ impl Specials {
         })
     }
 
+    /// Shows the objects that wait for their finalizers; the bytes looked at. Who takes one from the queue meanwhile holds it
+    /// before that lets it go, and while the collector marks beside the program tells it so.
+    pub fn for_each_due_object(&self, visit: impl FnMut(usize)) -> Bytes {
+        if self.due.is_empty() { Bytes(0) } else { self.finalizers.for_each_due(visit) }
+    }
+
     /// Bytes that they take.
     pub fn bytes(&self) -> Bytes {
         self.weaks.bytes() + self.finalizers.bytes() + self.cleanups.bytes()

@@ -76,7 +76,7 @@ impl Cemetery {
         let (Yard { heap, shapes, .. }, specials) = (&self.yard, &self.specials);
         let show = |visitor: &mut dyn besom_gc::Visitor| {
             roots.iter().for_each(|root| visitor.any(*root));
-            specials.finalizers().for_each_due(|object| visitor.any(object));
+            specials.for_each_due_object(|object| visitor.any(object));
             Bytes(0)
         };
         let marked = self.marker.mark(heap, shapes, specials, &stopped, self.last_live, &timeline, show);

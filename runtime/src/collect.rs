@@ -53,7 +53,7 @@ impl World for HeapWorld<'_> {
     fn visit_roots(&self, _: &Stopped<'_>, visitor: &mut dyn Visitor) -> Bytes {
         let heap = self.heap;
         let mut bytes = heap.roots.visit(visitor) + heap.handles.for_each(|object| visitor.any(object));
-        bytes += heap.collector.specials().finalizers().for_each_due(|object| visitor.any(object));
+        bytes += heap.collector.specials().for_each_due_object(|object| visitor.any(object));
         for m in heap.mutators() {
             // SAFETY: the world is stopped: an attached thread is parked or blocked, and captured its registers.
             unsafe {

@@ -229,16 +229,16 @@ impl Finalizers {
         finalizer
     }
 
-    /// Shows the objects of those that are due; the bytes looked at. Takes no lock: who takes one from the queue holds its
-    /// object first.
-    pub fn for_each_due(&self, mut visit: impl FnMut(usize)) -> Bytes {
-        let used = self.slab.used();
-        for entry in (0..used).map(|index| self.slab.get(index)) {
+    /// Shows the objects of those that are due; the bytes that these take. Takes no lock.
+    pub(super) fn for_each_due(&self, mut visit: impl FnMut(usize)) -> Bytes {
+        let mut due = 0;
+        for entry in (0..self.slab.used()).map(|index| self.slab.get(index)) {
             if entry.state.load(Acquire) == DUE {
                 visit(entry.object.load(Relaxed));
+                due += 1;
             }
         }
-        Bytes(used * size_of::<FinalizerEntry>())
+        Bytes(due * size_of::<FinalizerEntry>())
     }
 
     /// How many there are, due ones too.
