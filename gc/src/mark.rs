@@ -94,7 +94,6 @@ impl Marker {
     }
 
     /// Marks everything that `roots` shows and what that reaches, and resolves the specials.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a heap that a cycle works on")]
     pub fn mark(
         &self,
         heap: &SpanHeap,
@@ -113,7 +112,6 @@ impl Marker {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "as above")]
     fn mark_with<const PARALLEL: bool>(
         &self,
         heap: &SpanHeap,

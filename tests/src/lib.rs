@@ -6,4 +6,5 @@ pub mod objects;
 pub mod process;
 pub mod rng;
 pub mod roots;
+pub mod specials;
 pub mod timeline;
