@@ -41,9 +41,10 @@ unsafe impl Slot for WeakEntry {
 }
 
 impl WeakEntry {
-    /// Makes the entry, which nobody else knows yet, name an object.
+    /// Makes the entry, which is the caller's, name an object. The collector may look at it at the same time, for the sake
+    /// of the object that it named before: by a swap the change comes before the collector's or after it.
     pub fn fill(&self, object: usize) {
-        self.object.store(object, Relaxed);
+        self.object.swap(object, Relaxed);
         self.state.store(LIVE, Release);
     }
 
@@ -117,7 +118,7 @@ impl Weaks {
     pub fn remove(&self, address: usize, function: &str) {
         let mut held = self.slab.hold();
         let (index, entry) = self.checked(address, function);
-        entry.object.store(0, Relaxed);
+        entry.object.swap(0, Relaxed);
         held.give(index);
     }
 
