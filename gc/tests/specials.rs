@@ -294,6 +294,33 @@ fn chains_in_any_order_are_linear() {
     }
 }
 
+/// Ephemerons whose keys are ephemerons.
+#[test]
+fn chains_of_keys_that_are_ephemerons_are_linear() {
+    for workers in [1, 2] {
+        let mut c = Cemetery::new(workers);
+        const LENGTH: usize = 50_000;
+        let first = c.leaf();
+        let array = c.yard.alloc(LENGTH * 8, Kind::Values).expose_provenance();
+        let (mut key, mut all) = (first, vec![]);
+        for n in 0..LENGTH {
+            let value = c.leaf();
+            let ephemeron = c.ephemeron(key, value);
+            c.link(array + (LENGTH - 1 - n) * 8, ephemeron);
+            all.push((ephemeron, key, value));
+            key = ephemeron;
+        }
+        let before = c.marker.ephemerons().steps();
+        c.cycle(&[array, first]);
+        let steps = c.marker.ephemerons().steps() - before;
+        assert!(steps <= 8 * LENGTH as u64, "{steps} steps");
+        assert!(all.iter().all(|(e, k, v)| c.contents(*e) == (*k, *v) && c.is_there(*v)));
+        c.cycle(&[array]);
+        assert_eq!((c.contents(all[0].0), c.is_there(all[0].2)), ((0, 0), false));
+        assert!(all[1..].iter().all(|(e, k, v)| c.contents(*e) == (*k, *v) && c.is_there(*v)));
+    }
+}
+
 /// Each ephemeron is found only through the value of the one before: the table must not be of the size of what waited first.
 #[test]
 fn a_chain_that_is_found_link_by_link_is_linear() {

@@ -74,9 +74,9 @@ pub struct Worker<'a, const PARALLEL: bool> {
     ring_at: usize,
     until_share: u32,
     live: usize,
-    /// Class + 1 from which on more is to be done for a new mark than to queue the object: [`FIRST_OWN`], or 0 while
-    /// ephemerons are watched. So the watch costs nothing while there is none.
-    special_from: u16,
+    /// 1 while ephemerons are watched, else 0: an odd bit, which sends every scan the way of [`Worker::scan_odd`]. So the
+    /// watch costs an instruction an object while there is none.
+    watch: usize,
 }
 
 impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
@@ -105,13 +105,13 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             ring_at: 0,
             until_share: SHARE_EVERY,
             live: 0,
-            special_from: special_from(shared.ephemerons.is_watching()),
+            watch: usize::from(shared.ephemerons.is_watching()),
         }
     }
 
     /// Finds out anew whether ephemerons are watched. Nobody marks meanwhile.
     pub(super) fn look_for_watch(&mut self) {
-        self.special_from = special_from(self.shared.ephemerons.is_watching());
+        self.watch = usize::from(self.shared.ephemerons.is_watching());
     }
 
     /// Bytes of the slots that this worker marked.
@@ -218,7 +218,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             return self.scan_large(entry);
         }
         // One test for nearly all objects: a slot is a multiple of a granule, and so is where it starts.
-        if !(entry.0 as usize | facts.slot_bytes as usize).is_multiple_of(GRANULE) {
+        if !(entry.0 as usize | facts.slot_bytes as usize | self.watch).is_multiple_of(GRANULE) {
             return self.scan_odd(entry, facts);
         }
         self.scan_small(entry, facts);
@@ -232,10 +232,14 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         unsafe { scan_object(heap, shapes, entry.offset(), entry.class(), facts, self) };
     }
 
-    /// Scans an object of [`ODD_SLOT`] bytes, or names a pointer to no object's start. The sweeper would not: a pointer
-    /// into an object's first granule has the mark of the start.
+    /// Scans an object of [`ODD_SLOT`] bytes, or any while ephemerons are watched, or names a pointer to no object's start. The
+    /// sweeper would not: a pointer into an object's first granule has the mark of the start.
     #[inline(never)]
     fn scan_odd(&mut self, entry: Entry, facts: ClassFacts) {
+        // An ephemeron may be scanned twice: see there.
+        if facts.kind != Kind::Ephemeron {
+            self.wake(entry.offset());
+        }
         if !starts_small(entry.offset(), facts) {
             self.zombie(entry.offset());
         }
@@ -253,6 +257,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
                 self.zombie(entry.offset());
             }
             self.live += span.pages().bytes().0;
+            self.wake(entry.offset());
         }
         let facts = self.info(class).facts();
         // A trace function is shown the whole object, once.
@@ -439,21 +444,18 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         if encoded_class < FIRST_SCANNED {
             self.reach_noscan(offset, encoded_class);
         } else if self.mark(offset) {
-            if encoded_class >= self.special_from {
-                self.wake(offset);
-                if encoded_class >= FIRST_OWN && self.count_pointer_free(encoded_class) {
-                    return;
-                }
+            if encoded_class >= FIRST_OWN && self.count_pointer_free(encoded_class) {
+                return self.wake(offset);
             }
             self.push(Entry::new(offset, encoded_class));
         }
     }
 
-    /// Queues the ephemerons whose key is at `offset`, if any are watched: that was just marked. They were scanned before, and
-    /// are queued rather than scanned at once, since a chain of them may be long.
+    /// Queues the ephemerons whose key is at `offset`, if any are watched: that is marked, and is scanned now, or never will be.
+    /// They were scanned before, and are queued rather than scanned at once, since a chain of them may be long.
     #[inline(always)]
     fn wake(&mut self, offset: usize) {
-        if self.special_from == 0 {
+        if self.watch != 0 {
             self.wake_watched(offset);
         }
     }
@@ -503,10 +505,6 @@ const FIRST_SCANNED: u16 = SIZE_CLASS_COUNT as u16 + 1;
 /// Class + 1 of the first layout's own class.
 const FIRST_OWN: u16 = FIRST_LAYOUT as u16 + 1;
 
-fn special_from(watching: bool) -> u16 {
-    if watching { 0 } else { FIRST_OWN }
-}
-
 /// The one slot that is no multiple of a granule, in spans of a page.
 const ODD_SLOT: u32 = CLASS_SIZE[2];
 const _: () = assert!(!(ODD_SLOT as usize).is_multiple_of(GRANULE) && CLASS_PAGES[2] == 1);
@@ -552,6 +550,9 @@ impl<const PARALLEL: bool> Visitor for Worker<'_, PARALLEL> {
         if again {
             // Counted at its first scan, and just now.
             self.live -= self.info(EPHEMERON).facts().slot_bytes as usize;
+        } else {
+            // It may itself be a key. Once, or a chain of such would be walked from each link anew.
+            self.wake(offset);
         }
         self.any(value);
     }

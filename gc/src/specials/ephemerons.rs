@@ -10,7 +10,8 @@
 //! | closed | 0 | anything | 0 | it dies itself |
 //!
 //! So a cycle first marks all that needs no ephemeron. If some wait then, it begins to *watch*: they go into a table by their
-//! keys, and whoever marks an object looks there, from then on to the end of the cycle, for ephemerons to be queued.
+//! keys, and whoever has marked an object looks there, from then on to the end of the cycle, for ephemerons to be queued: when it
+//! scans the object, or at once if that has no pointers.
 //! Each ephemeron is scanned at most twice, whatever the order of a chain. The links are the ephemerons' own words, so
 //! nothing is allocated; the table is a mapping, as large as there are ephemerons, given back after the cycle.
 //!
