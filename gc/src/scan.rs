@@ -166,8 +166,17 @@ pub unsafe fn scan_object<V: Visitor>(
         },
         Kind::Typed => {
             let layout = shapes.layouts.get(heap.classes().get(class).layout());
-            // SAFETY: a layout's words lie within the slot.
-            layout.for_each_pointer(|word| visitor.exact(unsafe { read(start.add(word)) }));
+            // A loop, not a closure, for the usual ones: it is to be part of the marker's loop.
+            if let Some(mut mask) = layout.mask_of_all() {
+                while mask != 0 {
+                    // SAFETY: a layout's words lie within the slot.
+                    visitor.exact(unsafe { read(start.add(mask.trailing_zeros() as usize)) });
+                    mask &= mask - 1;
+                }
+            } else {
+                // SAFETY: as above.
+                layout.for_each_pointer(|word| visitor.exact(unsafe { read(start.add(word)) }));
+            }
         }
         Kind::TypedShared => {
             // SAFETY: the slot's last word holds the layout's number.

@@ -125,7 +125,7 @@ fn play(steps: &[Step], options: u64) {
     specials.collect(&mut m, &mut model);
     model.roots.detach();
     for n in 0..64 {
-        (0..256).for_each(|n| model.roots.drop_one(n << 8 | n % 8));
+        (0..256).for_each(|n| model.roots.drop_one((n << 8) | (n % 8)));
         specials.collect(&mut m, &mut model);
         if specials.run(&m, if n % 2 == 0 { usize::MAX } else { 1 }).is_empty() && n > 4 {
             break;
