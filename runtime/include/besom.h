@@ -505,7 +505,7 @@ typedef struct besom_weak besom_weak;
  * lock; for an object allocated since the last cycle it looks at every P. */
 besom_weak *besom_weak_new(besom_mutator *m, void *object);
 
-/* The object, which the caller holds then; NULL once a cycle has found it dead. Some 10 ns: no lock. Get and free
+/* The object, which the caller holds then; NULL once a cycle has found it dead. Some 3 ns: no lock. Get and free
  * abort when given anything else than a weak reference of the heap:
  *   besom: besom_weak_get: weak reference 0x<address> is freed already
  *   besom: besom_weak_get: weak reference 0x<address> is no weak reference of this heap */
@@ -523,7 +523,7 @@ void besom_weak_free(besom_heap *heap, besom_weak *weak);
 void *besom_ephemeron_new(besom_mutator *m, void *key, void *value);
 
 /* Its key; NULL once a cycle has found that dead, as the value is then. To use both, get the key first: while the caller
- * holds it the value stays. Some 10 ns: no lock. Both abort when given anything else than an ephemeron of the heap:
+ * holds it the value stays. Some 3 ns: no lock. Both abort when given anything else than an ephemeron of the heap:
  *   besom: besom_ephemeron_key: 0x<address> is no ephemeron of the heap */
 void *besom_ephemeron_key(besom_mutator *m, void *ephemeron);
 
