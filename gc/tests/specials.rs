@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "other tests use the rest")]
 mod yard;
 
-use besom_alloc_core::span_class::{EPHEMERON, Kind};
+use besom_alloc_core::span_class::{EPHEMERON, Kind, SpanClass};
 use besom_alloc_core::units::Bytes;
 use besom_gc::mark::{Marked, Marker};
 use besom_gc::specials::Taken;
@@ -290,6 +290,37 @@ fn chains_in_any_order_are_linear() {
                 let mut c = Cemetery::new(workers);
                 assert_eq!(chain(&mut c, length, place, false), 0, "nothing was marked that was waited for");
             }
+        }
+    }
+}
+
+/// Keys of every sort wake their ephemerons: of each kind, with and without pointers, small, odd and large.
+#[test]
+fn keys_of_every_sort_are_watched() {
+    for workers in [1, 2] {
+        // Neither in order nor against it: the one needs no watch, the other ends as it begins.
+        for step in [7, 100, 1] {
+            let mut c = Cemetery::new(workers);
+            let layouts = [(64, &[][..]), (24, &[0][..]), (24, &[][..])].map(|(bytes, offsets)| {
+                c.yard.shapes.layouts.register(&c.yard.heap, bytes, offsets).expect("a layout") as u16
+            });
+            let mut keys = vec![];
+            for _ in 0..20 {
+                keys.extend(layouts.map(|class| c.yard.alloc_class(SpanClass(class)).expose_provenance()));
+                for kind in [Kind::NoScan, Kind::Conservative, Kind::Values] {
+                    keys.extend([16, 48, 40_000].map(|b| c.yard.alloc(b, kind).expose_provenance()));
+                }
+            }
+            let all: Vec<usize> = keys.windows(2).map(|pair| c.ephemeron(pair[0], pair[1])).collect();
+            let array = c.yard.alloc(all.len() * 8, Kind::Values).expose_provenance();
+            for (n, ephemeron) in all.iter().enumerate() {
+                c.link(array + n * step % all.len() * 8, *ephemeron);
+            }
+            c.cycle(&[array, keys[0]]);
+            assert!(all.iter().zip(keys.windows(2)).all(|(e, pair)| c.contents(*e) == (pair[0], pair[1])));
+            assert!(keys.iter().all(|key| c.is_there(*key)));
+            c.cycle(&[array]);
+            assert!(keys.iter().all(|key| !c.is_there(*key)));
         }
     }
 }
