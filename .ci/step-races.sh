@@ -30,12 +30,12 @@ helgrind() {
         --suppressions=tests/c/helgrind.supp "$@"
 }
 
-for program in stats metrics timeline procs roots walk threads alloc; do
+for program in stats metrics timeline procs roots walk threads alloc specials; do
     build $program "$work/tsan" -fsanitize=thread || { failed=$((failed + 1)); continue; }
     TSAN_OPTIONS=exitcode=66 timeout 300 "$work/tsan" >"$work/log" 2>&1
     verdict "$program (ThreadSanitizer)" 0 $? "$work/log"
 done
-for program in stats metrics timeline procs roots walk; do
+for program in stats metrics timeline procs roots walk specials; do
     build $program "$work/plain" || { failed=$((failed + 1)); continue; }
     # A look at a native stack reads what other frames of the thread left there.
     BESOM_SCAN_NATIVE_STACKS=0 helgrind "$work/plain" >"$work/log" 2>&1

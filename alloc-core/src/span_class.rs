@@ -1,12 +1,13 @@
 //! Span classes: a size class and a layout kind, i.e. how large a slot is and how pointers are found in it.
 //!
 //! A span class is also the index of an allocation cell in every cache, and of a central list. The first
-//! [`FIRST_LAYOUT`] of them are the products of kinds and size classes; those after it belong to
+//! [`FIRST_LAYOUT`] of them are the products of kinds and size classes, and that of ephemerons; those after it belong to
 //! registered layouts, one each, so that the allocation cell and the marking loop are specialised by layout.
 
 use crate::heap_tables::ZeroedTable;
 use crate::os::OutOfMemory;
 use crate::size_class::{CLASS_SIZE, SIZE_CLASS_COUNT, SizeClass};
+use crate::units::PAGE_SIZE;
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// How the collector finds pointers in a slot. The numbers are part of the C interface.
@@ -25,6 +26,8 @@ pub enum Kind {
     TypedShared = 4,
     /// One registered layout per span.
     Typed = 5,
+    /// An ephemeron: its value is kept as long as something else keeps its key. The collector's own kind.
+    Ephemeron = 6,
 }
 
 impl Kind {
@@ -46,15 +49,20 @@ impl Kind {
             2 => Kind::Values,
             3 => Kind::Traced,
             4 => Kind::TypedShared,
-            _ => Kind::Typed,
+            5 => Kind::Typed,
+            _ => Kind::Ephemeron,
         }
     }
 }
 
 /// Kinds that pair with every size class.
 pub const PRODUCT_KINDS: usize = 5;
+/// The span class of ephemerons: slots of four words.
+pub const EPHEMERON: SpanClass = SpanClass((PRODUCT_KINDS * SIZE_CLASS_COUNT) as u16);
+const EPHEMERON_SIZE: SizeClass = SizeClass(3);
+const _: () = assert!(CLASS_SIZE[EPHEMERON_SIZE.0 as usize] == 32 && PAGE_SIZE.is_multiple_of(32));
 /// The first span class that belongs to a registered layout.
-pub const FIRST_LAYOUT: usize = PRODUCT_KINDS * SIZE_CLASS_COUNT;
+pub const FIRST_LAYOUT: usize = PRODUCT_KINDS * SIZE_CLASS_COUNT + 1;
 /// Layouts with a span class of their own. Higher: each cache and each central list grows by a cell a
 /// layout (24 and 32 bytes, touched only when used), and a program with thousands of layouts of few objects
 /// each keeps one part-filled span per layout: 1,024 x 8 KiB = 8 MiB at most. Lower: more programs pay the
@@ -157,6 +165,7 @@ impl ClassTable {
                 table.get(SpanClass::new(kind, class)).set(kind, class, 0);
             }
         }
+        table.get(EPHEMERON).set(Kind::Ephemeron, EPHEMERON_SIZE, 0);
         Ok(table)
     }
 

@@ -16,7 +16,7 @@ use crate::span_class::{ClassTable, FIRST_LAYOUT, Kind, OWN_LAYOUTS, SPAN_CLASS_
 use crate::stopped::Stopped;
 use crate::sweep_protocol::SweepPhase;
 use crate::units::{Bytes, CHUNK_PAGES, PAGE_SIZE, PageId, Pages};
-use besom_stats::sync::raw::{AtomicU32, Ordering::*};
+use besom_stats::sync::raw::{AtomicU32, Ordering::*, fence};
 use besom_stats::{ConsistentHeapStats, SystemStats, Writer, memory_checker};
 
 /// The list that holds every large object's span, whatever its kind.
@@ -308,6 +308,16 @@ impl SpanHeap {
             bytes: Bytes(span.slot_bytes()),
             class,
         })
+    }
+
+    /// Whether an object that was found is garbage that the last cycle left to be swept. For threads that no stop
+    /// passes meanwhile.
+    pub fn is_garbage(&self, found: &Found) -> bool {
+        let unswept = || self.span_of(found.offset).0.sweepgen() == self.generation().wrapping_sub(2);
+        let garbage = unswept() && !self.tables.is_marked(found.offset);
+        // Who sweeps it takes the marks away, and says before that it does.
+        fence(Acquire);
+        garbage && unswept()
     }
 
     /// The span in which an object that was found lies.

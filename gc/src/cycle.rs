@@ -9,6 +9,8 @@ use crate::measures::{Measures, Times};
 use crate::pacer::{Cpus, CycleEnd, Marking, Pacer};
 use crate::phase::{Phase, PhaseCell};
 use crate::scan::{Encoding, Shapes, TraceFn, Visitor};
+use crate::specials::Specials;
+use crate::specials::ephemerons::Ephemerons;
 use crate::timeline::{Began, Gathered, Kind, Timeline};
 use crate::trace_log;
 use crate::verify::verify_marks;
@@ -110,6 +112,7 @@ pub struct Collector {
     pauses: PauseLog,
     measures: Measures,
     timeline: Timeline,
+    specials: Specials,
     phase: PhaseCell,
     /// The heap is going.
     abandoned: AtomicBool,
@@ -150,6 +153,7 @@ impl Collector {
             pauses: PauseLog::new(),
             measures: Measures::new()?,
             timeline: Timeline::new(id, started),
+            specials: Specials::new(reserve)?,
             phase: PhaseCell::new(),
             abandoned: AtomicBool::new(false),
             born: AtomicU64::new(0),
@@ -199,6 +203,17 @@ impl Collector {
     #[inline(always)]
     pub fn pacer(&self) -> &Pacer {
         &self.pacer
+    }
+
+    /// Weak references, finalizers, cleanups.
+    #[inline]
+    pub fn specials(&self) -> &Specials {
+        &self.specials
+    }
+
+    /// Ephemerons.
+    pub fn ephemerons(&self) -> &Ephemerons {
+        self.marker.ephemerons()
     }
 
     /// The stops.
@@ -290,9 +305,9 @@ impl Collector {
         if self.config.verify_heap {
             heap.check(&stopped);
         }
-        let marked = self.marker.mark(heap, &self.shapes, &stopped, last_live, &self.timeline, |visitor| {
-            world.visit_roots(&stopped, visitor)
-        });
+        let roots = |visitor: &mut dyn Visitor| world.visit_roots(&stopped, visitor);
+        let (shapes, specials) = (&self.shapes, &self.specials);
+        let marked = self.marker.mark(heap, shapes, specials, &stopped, last_live, &self.timeline, roots);
         let ended = Instant::now();
         self.count_work_bytes(work, stats);
         self.verify(heap, world, &stopped);
@@ -342,7 +357,9 @@ impl Collector {
             return;
         }
         let roots = |visitor: &mut dyn Visitor| world.visit_roots(stopped, visitor);
-        if verify_marks(heap, &self.shapes, self.config.concurrent, roots).is_none() {
+        let reached = verify_marks(heap, &self.shapes, self.config.concurrent, roots);
+        self.specials.verify(heap);
+        if reached.is_none() {
             print_line(format_args!("verify: no memory for the second marking; left out"));
         }
     }

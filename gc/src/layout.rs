@@ -65,6 +65,12 @@ impl Layout {
         self.mask.load(Relaxed) == 0 && self.more.load(Acquire).is_null()
     }
 
+    /// The words that hold pointers, as bits, if all are among the first 64.
+    #[inline(always)]
+    pub fn mask_of_all(&self) -> Option<u64> {
+        self.more.load(Acquire).is_null().then(|| self.mask.load(Relaxed))
+    }
+
     /// The words of the object that hold pointers, in order.
     #[inline(always)]
     pub fn for_each_pointer(&self, mut visit: impl FnMut(usize)) {

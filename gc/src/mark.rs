@@ -13,6 +13,8 @@ pub mod turn;
 pub mod worker;
 
 use crate::scan::{Shapes, Visitor};
+use crate::specials::Specials;
+use crate::specials::ephemerons::Ephemerons;
 use crate::timeline::{Kind, Timeline};
 use beside::Bell;
 use besom_alloc_core::os::{OutOfMemory, thread_cpu_time};
@@ -45,6 +47,7 @@ pub struct Shared {
     pub(crate) pile: Pile,
     /// Of a cycle beside the program, what those who mark have reported: at the latest when they leave.
     pub(crate) reports: Reports,
+    pub(crate) ephemerons: Ephemerons,
     /// A marked object could not be queued: the pool was empty.
     pub(crate) overflowed: AtomicBool,
     /// Live bytes were counted wrongly, by a rescan.
@@ -111,6 +114,7 @@ impl Marker {
                 termination: Termination::new(),
                 pile: Pile::new(),
                 reports: Reports::new(),
+                ephemerons: Ephemerons::new(reserve)?,
                 overflowed: AtomicBool::new(false),
                 recount: AtomicBool::new(false),
             },
@@ -129,11 +133,12 @@ impl Marker {
         }
     }
 
-    /// Marks everything that `roots` shows and what that reaches.
+    /// Marks everything that `roots` shows and what that reaches, and resolves the specials.
     pub fn mark(
         &self,
         heap: &SpanHeap,
         shapes: &Shapes,
+        specials: &Specials,
         stopped: &Stopped<'_>,
         last_live: Bytes,
         timeline: &Timeline,
@@ -141,9 +146,9 @@ impl Marker {
     ) -> Marked {
         let helpers = if last_live >= PARALLEL_FROM { self.gang.started() } else { 0 };
         if helpers > 0 {
-            self.mark_with::<true>(heap, shapes, stopped, helpers, timeline, roots)
+            self.mark_with::<true>(heap, shapes, specials, stopped, helpers, timeline, roots)
         } else {
-            self.mark_with::<false>(heap, shapes, stopped, 0, timeline, roots)
+            self.mark_with::<false>(heap, shapes, specials, stopped, 0, timeline, roots)
         }
     }
 
@@ -151,6 +156,7 @@ impl Marker {
         &self,
         heap: &SpanHeap,
         shapes: &Shapes,
+        specials: &Specials,
         stopped: &Stopped<'_>,
         helpers: usize,
         timeline: &Timeline,
@@ -159,10 +165,13 @@ impl Marker {
         let (start, began) = (Instant::now(), thread_cpu_time());
         let own = lock(&self.deques[0]);
         let mut first = Worker::<PARALLEL>::new(heap, shapes, &self.shared, &own, 0);
+        let ephemerons = &self.shared.ephemerons;
+        ephemerons.begin_cycle();
         self.shared.termination.begin();
         let roots = roots(&mut first);
         let rooted = Instant::now();
         let totals = Mutex::new((Bytes(0), Duration::ZERO, 1usize));
+        let mut workers = 1;
         let helper = |index: usize| {
             let (began, shown) = (thread_cpu_time(), timeline.begin());
             let deque = lock(&self.deques[index]);
@@ -175,11 +184,30 @@ impl Marker {
             totals.1 += thread_cpu_time() - began;
             totals.2 += 1;
         };
-        self.gang.run(helpers, &helper, || first.drain());
-        while self.shared.overflowed.swap(false, Relaxed) {
-            first.rescan(stopped);
-        }
-        let (more_live, more_cpu, workers) = *lock(&totals);
+        let mut drain = |first: &mut Worker<'_, PARALLEL>| {
+            self.gang.run(helpers, &helper, || first.drain());
+            workers = workers.max(std::mem::replace(&mut lock(&totals).2, 1));
+            while self.shared.overflowed.swap(false, Relaxed) {
+                first.rescan(stopped);
+            }
+        };
+        // What is still grey, and then what ephemerons keep.
+        let mut finish = |first: &mut Worker<'_, PARALLEL>| {
+            drain(first);
+            if ephemerons.begin_watch(&heap.system().gc) {
+                first.look_for_watch();
+                self.shared.termination.begin();
+                ephemerons.watch_waiting(heap, |value| first.any(value));
+                drain(first);
+            }
+        };
+        finish(&mut first);
+        specials.resolve(heap, ephemerons, |dead| {
+            self.shared.termination.begin();
+            dead.for_each(|object| first.any(object));
+            finish(&mut first);
+        });
+        let (more_live, more_cpu, _) = *lock(&totals);
         let mut live = first.live() + more_live;
         drop(first);
         self.shared.pool.trim();
@@ -195,6 +223,11 @@ impl Marker {
             cpu: thread_cpu_time() - began + more_cpu,
             workers,
         }
+    }
+
+    /// The ephemerons.
+    pub fn ephemerons(&self) -> &Ephemerons {
+        &self.shared.ephemerons
     }
 
     /// Bytes that the workers keep for as long as the marker lives.

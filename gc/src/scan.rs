@@ -41,6 +41,8 @@ pub trait Visitor {
     fn stale(&mut self, word: usize) {
         self.any(word);
     }
+    /// The ephemeron at an offset, whose value is an edge only if its key is reached otherwise.
+    fn ephemeron(&mut self, offset: usize);
     /// What is known of shapes, for ranges that a trace function names.
     fn shapes(&self) -> &Shapes;
 }
@@ -134,7 +136,7 @@ pub unsafe fn scan_words<V: Visitor + ?Sized>(
             }
         }
         // Not kinds of ranges: they add no edges.
-        Kind::Traced | Kind::Typed | Kind::TypedShared => {}
+        Kind::Traced | Kind::Typed | Kind::TypedShared | Kind::Ephemeron => {}
     }
 }
 
@@ -181,8 +183,17 @@ pub unsafe fn scan_object<V: Visitor>(
         },
         Kind::Typed => {
             let layout = shapes.layouts.get(heap.classes().get(class).layout());
-            // SAFETY: a layout's words lie within the slot.
-            layout.for_each_pointer(|word| visitor.exact(unsafe { read(start.add(word)) }));
+            // A loop, not a closure, for the usual ones: it is to be part of the marker's loop.
+            if let Some(mut mask) = layout.mask_of_all() {
+                while mask != 0 {
+                    // SAFETY: a layout's words lie within the slot.
+                    visitor.exact(unsafe { read(start.add(mask.trailing_zeros() as usize)) });
+                    mask &= mask - 1;
+                }
+            } else {
+                // SAFETY: as above.
+                layout.for_each_pointer(|word| visitor.exact(unsafe { read(start.add(word)) }));
+            }
         }
         Kind::TypedShared => {
             // SAFETY: the slot's last word holds the layout's number.
@@ -191,6 +202,7 @@ pub unsafe fn scan_object<V: Visitor>(
             unsafe { scan_elements(shapes, number, start, 0, words - 1, visitor) };
         }
         Kind::Traced => trace(shapes, start, visitor),
+        Kind::Ephemeron => visitor.ephemeron(offset),
     }
     None
 }

@@ -97,6 +97,8 @@ numbered! {
     WaitForCycle,
     /// A thread marks, or waits for those who do, before it allocates more: bytes that it marked.
     MarkAssist,
+    /// The leader of a cycle beside the program finds out which specials are dead.
+    Resolve,
     /// A thread scans its own roots.
     OwnRoots,
     /// A thread attaches, and waits for what it needs for that.

@@ -1,10 +1,12 @@
 //! The second marker: single-threaded, in the stopped world, with bits of its own.
 //!
 //! It goes breadth first over everything reachable and keeps for each object who led to it, so that an object
-//! that the first marker missed is reported with its path from the root. Its memory is two mappings, sized by
-//! the heap: nothing is allocated.
+//! that the first marker missed is reported with its path from the root. Its memory is three mappings, sized by
+//! the heap (the third is touched for ephemerons only): nothing is allocated. Ephemerons are at rest meanwhile: their links
+//! are its own.
 
 use crate::scan::{Shapes, Visitor, scan_object};
+use crate::specials::ephemerons::Ephemeron;
 use besom_alloc_core::heap_tables::GRANULE;
 use besom_alloc_core::os::Mapping;
 use besom_alloc_core::span_class::SpanClass;
@@ -49,6 +51,8 @@ struct Verifier<'a> {
     shapes: &'a Shapes,
     seen: &'a mut BitSlice<u64, Lsb0>,
     queue: *mut Reached,
+    /// By the granule of a key that is not seen yet: offset + 1 of the first ephemeron that waits for it.
+    waiting: *mut u64,
     len: usize,
     parent: usize,
     /// Threads ran since the first marker looked at their native stacks. What has died since may still be named there: by
@@ -68,6 +72,7 @@ pub fn verify_marks(
     let granules = heap.pages().grown().bytes().0 / GRANULE;
     let bits = Mapping::lazy_zeroed((granules.div_ceil(64) * 8).max(8)).ok()?;
     let queue = Mapping::lazy_zeroed((granules * size_of::<Reached>()).max(8)).ok()?;
+    let waiting = Mapping::lazy_zeroed((granules * 8).max(8)).ok()?;
     // SAFETY: the mapping is this function's own, zeroed, and of that many words.
     let words =
         unsafe { std::slice::from_raw_parts_mut(bits.ptr().cast::<u64>(), granules.div_ceil(64).max(1)) };
@@ -76,6 +81,7 @@ pub fn verify_marks(
         shapes,
         seen: BitSlice::from_slice_mut(words),
         queue: queue.ptr().cast(),
+        waiting: waiting.ptr().cast(),
         len: 0,
         parent: ROOT,
         beside,
@@ -92,6 +98,7 @@ pub fn verify_marks(
         while let Some(piece) = unsafe { scan_object(heap, shapes, offset, class, facts, &mut verifier) } {
             offset = piece;
         }
+        verifier.wake(entry.offset());
         at += 1;
     }
     Some(verifier.len)
@@ -121,6 +128,28 @@ impl Verifier<'_> {
         self.len += 1;
     }
 
+    fn waiting(&self, offset: usize) -> *mut u64 {
+        // SAFETY: one word for each granule; the object at `offset` was found.
+        unsafe { self.waiting.add(offset / GRANULE) }
+    }
+
+    fn words(&self, ephemeron: usize) -> &Ephemeron {
+        // SAFETY: one that was reached, in a stopped world.
+        unsafe { Ephemeron::at(self.heap, ephemeron) }
+    }
+
+    /// Reaches what ephemerons keep for the sake of the object at `offset`.
+    fn wake(&mut self, offset: usize) {
+        // SAFETY: the mapping is the verifier's.
+        let mut at = unsafe { self.waiting(offset).replace(0) };
+        while at != 0 {
+            let ephemeron = self.words(at as usize - 1);
+            let (value, next) = (ephemeron.contents().1, ephemeron.link());
+            self.reach(value, false);
+            at = next;
+        }
+    }
+
     fn path(&self) -> Path<'_> {
         Path(self)
     }
@@ -140,6 +169,21 @@ impl Visitor for Verifier<'_> {
         if !self.beside || !self.heap.find(word).is_some_and(is_dead) {
             self.reach(word, false);
         }
+    }
+
+    fn ephemeron(&mut self, offset: usize) {
+        let (key, value) = self.words(offset).contents();
+        let Some(at) = self.heap.tables().offset_of(key) else { return };
+        if !self.heap.tables().is_marked(at) {
+            fatal(format_args!("verify: {}is an ephemeron of {key:#x}, which is not marked", self.path()));
+        }
+        if self.seen[at / GRANULE] {
+            return self.reach(value, false);
+        }
+        let first = self.waiting(at);
+        // SAFETY: as in `wake`.
+        let before = unsafe { first.replace(offset as u64 + 1) };
+        self.words(offset).set_link(before);
     }
 
     fn shapes(&self) -> &Shapes {

@@ -10,7 +10,7 @@ use besom_gc::mark::{Marked, Marker};
 use besom_gc::scan::PIECE;
 use besom_gc::timeline::Timeline;
 use besom_gc::verify::verify_marks;
-use besom_gc::{Encoding, Tracer};
+use besom_gc::{Encoding, Specials, Tracer};
 use std::ffi::c_void;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
@@ -31,7 +31,8 @@ fn mark(yard: &mut Yard, marker: &Marker, last_live: Bytes, roots: &[*mut u64]) 
     let stopped = yard.stop();
     marker.prepare(last_live);
     let timeline = Timeline::new(1, Instant::now());
-    marker.mark(&yard.heap, &yard.shapes, &stopped, last_live, &timeline, |visitor| {
+    let specials = Specials::new(Bytes(1 << 30)).expect("specials");
+    marker.mark(&yard.heap, &yard.shapes, &specials, &stopped, last_live, &timeline, |visitor| {
         roots.iter().for_each(|root| visitor.any(root.addr()));
         Bytes(roots.len() * 8)
     })

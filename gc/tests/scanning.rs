@@ -25,6 +25,10 @@ impl Visitor for Notes<'_> {
         self.any.push(word);
     }
 
+    fn ephemeron(&mut self, _: usize) {
+        unreachable!("there are none");
+    }
+
     fn shapes(&self) -> &Shapes {
         self.shapes
     }

@@ -31,6 +31,13 @@ impl Toy {
         self.words[slot].exclusive();
     }
 
+    /// `give_back` of a slot that was not used: bits are unset by load and store.
+    fn give_back(&self, slot: usize) {
+        for bits in [&self.allocated, &self.marks] {
+            bits.store(bits.load(Relaxed) & !(1 << slot), Relaxed);
+        }
+    }
+
     /// What a marker does with a word that may point to a slot.
     fn reach(&self, slot: usize) {
         if self.allocated.load(Acquire) & 1 << slot == 0 {
@@ -98,5 +105,26 @@ fn a_marker_is_led_to_a_new_object() {
             toy.reach_exactly(0);
         }
         owner.join().unwrap();
+    });
+}
+
+/// A thread comes to a stop in which it is found that somebody marks still, by what another thread has handed in: a black run
+/// stays in the thread's cache, a white one goes back before anybody marks.
+#[test]
+fn a_thread_stops_while_somebody_marks() {
+    model(4, || {
+        let toy = Arc::new(Toy::default());
+        toy.allocated.store(1 << 1, Relaxed);
+        // The run that the thread has: slot 0.
+        toy.next_run(0);
+        let black = toy.marks.load(Relaxed) & 1 != 0;
+        let marker = start(&toy, |toy| toy.reach_exactly(1));
+        if !black {
+            toy.give_back(0);
+        }
+        marker.join().unwrap();
+        assert_ne!(toy.marks.load(Relaxed) & 1 << 1, 0, "no mark is lost");
+        toy.give_back(0);
+        assert_eq!(toy.marks.load(Relaxed), 1 << 1);
     });
 }

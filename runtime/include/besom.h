@@ -35,8 +35,8 @@
  *  - A function marked INLINE is defined here and costs what its comment says. The rest are calls.
  *  - A process that forks must not use its heaps in the child, except to exec.
  *
- * Chapters: version, status, heap, threads, allocation, layouts, stores, roots, collection, statistics, metrics,
- * timeline, debugging. The last part, 'Inside the fast paths', is not for callers: it is what the inline functions need.
+ * Chapters: version, status, heap, threads, allocation, layouts, stores, roots, weak references (with ephemerons, cleanups,
+ * finalizers), collection, statistics, metrics, timeline, debugging. The last part, 'Inside the fast paths', is not for callers: it is what the inline functions need.
  */
 #ifndef BESOM_H
 #define BESOM_H
@@ -485,6 +485,101 @@ void besom_handle_set(besom_mutator *m, besom_handle *handle, void *object);
 /* Frees the handle; its address may come back from besom_handle_new. NULL is fine. Aborts as besom_handle_get. */
 void besom_handle_free(besom_heap *heap, besom_handle *handle);
 
+/* ==== Weak references, ephemerons, cleanups, finalizers ===================================================
+ *
+ * What a program can learn of an object's death, and do about it. Each cycle, when all that roots reach is marked, sees to
+ * them in this order:
+ *
+ *  1. a weak reference to an object that is not reached is cleared: besom_weak_get gives NULL from then on;
+ *  2. an ephemeron whose key is not reached is closed: its key and its value are NULL from then on;
+ *  3. the finalizers of objects that are not reached become due, and keep these objects, and all that they lead to, until
+ *     they have run. Objects that lead to each other are due together, cycles too, in no order;
+ *  4. the cleanups of objects that nothing keeps even now become due: the objects are gone.
+ *
+ * So a finalizer gets its object alive, when no weak reference leads there any more, and may make it reachable again; a
+ * cleanup does not get it, and runs when that is past. What is due waits until the VM calls besom_finalizers_run, on a thread
+ * of its choice; nothing is ever run inside an allocation or a collection. When the heap is freed nothing is run.
+ *
+ * An object is what a besom_alloc* or besom_new* gave, by its start. Tiny objects (see besom_alloc) live and die with
+ * their block: a weak reference to one may lead to it for as long as another in its block lives, an ephemeron keep its value
+ * as long, and a finalizer or cleanup wait as long.
+ *
+ * Cost: 16 bytes for a weak reference, 40 for a cleanup, 44 for a finalizer, which come from addresses that are reserved
+ * with the heap (1/1024 of its reservation for each: 64 million weak references and 27 million of the others if it has
+ * no limit, at least a million and 800,000) and count in gc_sys of besom_mem_stats; once used they are kept for others. A
+ * cycle looks at each weak reference, cleanup and finalizer that there is: some nanoseconds each. An ephemeron is an object of
+ * 32 bytes, of which a cycle scans each that is reached once, or twice if its key is found late, whatever depends on it.
+ * Objects cost nothing.
+ */
+
+/* Names an object without keeping it. Any attached thread of the heap may use it; it lives until besom_weak_free, whatever
+ * becomes of the object. An object may have any number. */
+typedef struct besom_weak besom_weak;
+
+/* A weak reference; NULL when there are too many. Aborts when nothing alive starts at `object`, NULL included:
+ *   besom: besom_weak_new: 0x<address> is no object of the heap
+ * (An object that was found dead, but whose memory is not used again yet, is told; one whose memory is, cannot be.) Takes a
+ * lock; for an object allocated since the last cycle it looks at every P. */
+besom_weak *besom_weak_new(besom_mutator *m, void *object);
+
+/* The object, which the caller holds then; NULL once a cycle has found it dead. Some 3 ns: no lock. Get and free
+ * abort when given anything else than a weak reference of the heap:
+ *   besom: besom_weak_get: weak reference 0x<address> is freed already
+ *   besom: besom_weak_get: weak reference 0x<address> is no weak reference of this heap */
+void *besom_weak_get(besom_mutator *m, besom_weak *weak);
+
+/* Frees the weak reference; its address may come back from besom_weak_new. NULL is fine. Aborts as besom_weak_get. */
+void besom_weak_free(besom_heap *heap, besom_weak *weak);
+
+/* An ephemeron: an object that keeps `value` for as long as something else than itself, and what only such values lead to,
+ * keeps `key`: the entry of a weak hash table. It does not keep its key. It never changes but when its key dies. The
+ * arguments need not be held by roots. value may be anything: NULL and what is no pointer to an object are given back as they
+ * are, and a pointer into an object keeps that. To besom_walk it is an object of 16 bytes of kind BESOM_TYPED; it must not be
+ * written. NULL when memory is short.  [safepoint] Aborts when nothing alive starts at `key`:
+ *   besom: besom_ephemeron_new: 0x<address> is no object of the heap */
+void *besom_ephemeron_new(besom_mutator *m, void *key, void *value);
+
+/* Its key; NULL once a cycle has found that dead, as the value is then. To use both, get the key first: while the caller
+ * holds it the value stays. Some 3 ns: no lock. Both abort when given anything else than an ephemeron of the heap:
+ *   besom: besom_ephemeron_key: 0x<address> is no ephemeron of the heap */
+void *besom_ephemeron_key(besom_mutator *m, void *ephemeron);
+
+/* Its value. Aborts as besom_ephemeron_key, with its own name. */
+void *besom_ephemeron_value(besom_mutator *m, void *ephemeron);
+
+/* What cancels a cleanup; never 0. */
+typedef uint64_t besom_cleanup;
+
+/* run(arg) becomes due when `object` is gone: for what the object stood for, e.g. a file. arg is not a root, and must not
+ * lead to the object, which a root that led to it would keep. An object may have any number; one that has a finalizer is
+ * gone when that has run, and left it unreachable. out may be NULL. Takes a lock.
+ *   BESOM_ERR_INVALID     run is NULL
+ *   BESOM_ERR_LIMIT       there are too many
+ * Aborts when nothing alive starts at `object`, as besom_weak_new. */
+besom_status besom_cleanup_add(besom_mutator *m, void *object, void (*run)(void *arg), void *arg, besom_cleanup *out);
+
+/* 1: the cleanup was neither due nor cancelled before, and will not run. 0: it is due, has run, was cancelled, or never was. */
+int besom_cleanup_cancel(besom_heap *heap, besom_cleanup cleanup);
+
+/* run(m, object, data) becomes due when nothing reaches `object` any more; it gets the object alive, once. An object has
+ * one finalizer at most: a second call replaces the first (but one that is due runs), run = NULL removes it. data is not a
+ * root. Takes a lock.
+ *   BESOM_ERR_LIMIT       there are too many
+ * Aborts when nothing alive starts at `object`, as besom_weak_new. */
+besom_status besom_finalizer_set(besom_mutator *m, void *object,
+                                 void (*run)(besom_mutator *m, void *object, void *data), void *data);
+
+/* Runs what is due, cleanups and finalizers, first come, first served: at most `at_most`, and nothing that becomes due
+ * meanwhile. Returns how many. One load when nothing is due. Several threads may call it: each takes what the others left.
+ *
+ * The functions run on this thread, with no lock of Besom's held, and may do what the program may: allocate, collect, store the
+ * object anywhere, set its finalizer anew, call besom_finalizers_run. The object is kept while its finalizer runs. One that
+ * calls besom_detach, which is allowed, ends the call that runs it, and all calls that it is nested in, as soon as it
+ * returns; what they had not run stays due. They must return (no longjmp, no exception), and with the mutator not blocked:
+ *   besom: besom_finalizers_run: mutator is blocked, between besom_block and besom_unblock
+ * [safepoint] */
+size_t besom_finalizers_run(besom_mutator *m, size_t at_most);
+
 /* ==== Collection =========================================================================================
  *
  * Cycles start by themselves when the heap has grown by gc_percent over what was live, or nears a limit. These are
@@ -508,7 +603,8 @@ void besom_memory_limit_set(besom_heap *heap, size_t bytes);
 size_t besom_release_memory(besom_heap *heap);
 
 /* Visits every object that is allocated, in address order, with the world stopped and no cycle going on (it waits for one that
- * is): reachable or not yet swept away (collect first to see the reachable only). `bytes` is besom_size's; `kind` is BESOM_TYPED for objects of a layout;
+ * is): reachable or not yet swept away (collect first to see the reachable only). `bytes` is besom_size's; `kind` is
+ * BESOM_TYPED for objects of a layout and for ephemerons;
  * tiny objects are visited a block at a time. visit must not allocate nor call back into the heap, except
  * besom_size and besom_base. It returns 0 to go on; any other number ends the walk and is besom_walk's result. 0 at
  * the end.  [safepoint] */
@@ -610,7 +706,7 @@ typedef struct besom_mem_stats {
     uint64_t page_tables_sys; /* bytes of the page table and of the page allocator's tables */
     uint64_t mark_bits_sys;   /* bytes of mark bits and allocation bits */
     uint64_t mcaches_sys;     /* bytes of the caches of Ps */
-    uint64_t gc_sys;          /* bytes of the collector's own: its workers' blocks, layouts */
+    uint64_t gc_sys;          /* bytes of the collector's own: its workers' blocks, layouts, weak references and their like */
     uint64_t other_sys;       /* bytes of all else: the heap's struct, mutators, handles, root ranges, blocked stacks */
     uint64_t next_goal;       /* heap bytes at which the next cycle is due; UINT64_MAX: none is */
     uint64_t last_gc_unix_ns; /* when the last cycle ended, since the Unix epoch; 0: there was none */
@@ -655,7 +751,7 @@ void besom_mem_stats_read_slow(besom_mutator *m, besom_mem_stats *counted, besom
  *    values pauses and each phase have; the sum of pauses is that of the phases from stop to end; stops/delay has as
  *    many values as gc/pauses and sched/pauses/other together. A cycle is in none of them until its stop is over;
  *  - of one moment, between those: procs and threads;
- *  - live, goal, tiny, metadata, footprint, peak-footprint, limits, percent and sweep: each read for itself; but footprint
+ *  - live, goal, tiny, metadata, footprint, peak-footprint, limits, percent, specials and sweep: each read for itself; but footprint
  *    is at most peak-footprint, and background and finish of sweep together at most due.
  *
  * A counter never goes back from one call to a later one, nor does the count of a bucket.
@@ -826,8 +922,8 @@ BESOM_COLD void besom_write_value_slow(besom_mutator *m, void *object, uint64_t 
 
 /* Cells by number: kind * BESOM_SIZE_CLASSES + size class, then one for each layout with memory of its own, whose
  * besom_layout is its cell's number. */
-#define BESOM_OWN_LAYOUT_FIRST 335
-#define BESOM_OWN_LAYOUT_END 1359
+#define BESOM_OWN_LAYOUT_FIRST 336
+#define BESOM_OWN_LAYOUT_END 1360
 #define BESOM_SMALL_MAX 32768
 #define BESOM_TINY_MAX 15
 

@@ -107,6 +107,18 @@ impl Heap {
         }
     }
 
+    /// A slot of a small class of the library's own, or null.
+    ///
+    /// # Safety
+    /// As for [`Self::alloc`].
+    pub(crate) unsafe fn alloc_own(&self, m: *mut Mutator, class: SpanClass, bytes: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.before_allocation(m);
+            self.alloc_small(m, class, bytes)
+        }
+    }
+
     fn shares_blocks(&self) -> bool {
         self.options.tiny != 0 && !self.context().single
     }

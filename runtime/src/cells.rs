@@ -1,7 +1,7 @@
 //! Allocation cells: what the inline functions of `besom.h` work on. Their layout is part of the C interface.
 
 use besom_alloc_core::size_class::{CLASS_SIZE, SIZE_CLASS_COUNT};
-use besom_alloc_core::span_class::{FIRST_LAYOUT, SPAN_CLASS_COUNT};
+use besom_alloc_core::span_class::{EPHEMERON, FIRST_LAYOUT, SPAN_CLASS_COUNT};
 
 /// Cells of a P, indexed by span class. Cell 0 bumps through tiny blocks.
 pub const CELL_COUNT: usize = SPAN_CLASS_COUNT;
@@ -36,13 +36,13 @@ pub static NO_CELLS: [Cell; CELL_COUNT] = [Cell { cursor: 0, limit: 0, slot: NO_
 pub fn empty_cell(index: usize) -> Cell {
     let slot = if index == TINY_CELL {
         0
-    } else if index < FIRST_LAYOUT {
+    } else if index < EPHEMERON.index() {
         match CLASS_SIZE[index % SIZE_CLASS_COUNT] {
             0 => NO_SLOT,
             bytes => bytes as usize,
         }
     } else {
-        // Set when the layout's first span is cached.
+        // Set when the class's first span is cached.
         NO_SLOT
     };
     Cell { cursor: 0, limit: 0, slot }
@@ -51,4 +51,4 @@ pub fn empty_cell(index: usize) -> Cell {
 // What `besom.h` says of the same.
 const _: () = assert!(size_of::<Cell>() == 24);
 const _: () = assert!(std::mem::offset_of!(Cell, cursor) == 0 && std::mem::offset_of!(Cell, limit) == 8);
-const _: () = assert!(SIZE_CLASS_COUNT == 67 && FIRST_LAYOUT == 335 && CELL_COUNT == 1359);
+const _: () = assert!(SIZE_CLASS_COUNT == 67 && FIRST_LAYOUT == 336 && CELL_COUNT == 1360);

@@ -3,6 +3,7 @@
 use crate::heap::Heap;
 use crate::mutator::{ATTACHED, BLOCKED, COLLECTING, Mutator};
 use crate::scheduler::Seat;
+use besom_alloc_core::runs::Colour;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::{Kind, Why};
@@ -69,6 +70,7 @@ impl World for HeapWorld<'_> {
     fn visit_roots(&self, stopped: &Stopped<'_>, visitor: &mut dyn Visitor) -> Bytes {
         let heap = self.heap;
         let mut bytes = heap.roots.visit(visitor) + heap.handles.for_each(|object| visitor.any(object));
+        bytes += heap.collector.specials().for_each_due_object(|object| visitor.any(object));
         for m in heap.mutators() {
             // SAFETY: the world is stopped: an attached thread is parked or blocked, and captured its registers.
             unsafe {
@@ -112,7 +114,8 @@ impl World for HeapWorld<'_> {
     }
 
     fn visit_shared_roots(&self, visitor: &mut dyn Visitor) -> Bytes {
-        self.heap.roots.scan(visitor) + self.heap.handles.scan(visitor)
+        let due = self.heap.collector.specials().for_each_due_object(|object| visitor.any(object));
+        self.heap.roots.scan(visitor) + self.heap.handles.scan(visitor) + due
     }
 
     fn visit_resting_roots(&self, visitor: &mut dyn Visitor) -> (Bytes, bool) {
@@ -157,8 +160,9 @@ impl Heap {
         unsafe {
             self.hand_in(m);
             let stops = Mutator::stops(m);
-            if stops {
-                // Each its own, rather than all of them by the one who stops the world.
+            if stops && (*(*m).p).colour() == Colour::White {
+                // Each its own, rather than all of them by the one who stops the world. What is black stays until it is
+                // known that nobody marks: somebody may, if this stop finds that there is something left.
                 (*(*m).p).release(self.context());
                 release(self);
             }

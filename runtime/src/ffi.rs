@@ -43,6 +43,7 @@ mod alloc;
 mod heap;
 mod metrics;
 mod roots;
+pub(crate) mod specials;
 pub(crate) mod stores;
 mod threads;
 mod timeline;

@@ -270,6 +270,7 @@ impl Heap {
         unsafe {
             self.hand_in(m);
             Mutator::forget_roots(m);
+            Mutator::end_runs(m);
             let seat = Seat((*m).seat);
             self.rise(m);
             self.scheduler.detach(self, seat);
@@ -299,6 +300,9 @@ impl Heap {
             self.spans.span_of(found.offset).0.large_bytes()
         } else if facts.kind == Kind::TypedShared {
             Bytes(facts.slot_bytes as usize - 8)
+        } else if facts.kind == Kind::Ephemeron {
+            // Key and value; the rest is the collector's.
+            Bytes(16)
         } else {
             Bytes(facts.slot_bytes as usize)
         }

@@ -29,6 +29,7 @@ mod roots;
 pub mod scan_turn;
 pub mod scavenger;
 pub mod scheduler;
+mod specials;
 mod statistics;
 mod status;
 mod sweeper;

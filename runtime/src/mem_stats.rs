@@ -196,7 +196,8 @@ impl Still<'_> {
         walked.page_tables_sys = tables.page_tables as u64;
         walked.mark_bits_sys = tables.mark_bits as u64;
         walked.mcaches_sys = (heap.ps.pin().iter().count() * size_of::<PCache>()) as u64;
-        walked.gc_sys = (heap.collector.own_bytes() + self.layouts.bytes()).0 as u64;
+        let specials = heap.collector.specials().bytes() + heap.collector.ephemerons().bytes();
+        walked.gc_sys = (heap.collector.own_bytes() + self.layouts.bytes() + specials).0 as u64;
         walked.other_sys =
             (Bytes(size_of::<Heap>()) + self.seats() + heap.handles.bytes() + self.ranges.bytes()).0 as u64;
         walked.sys = walked.heap_sys

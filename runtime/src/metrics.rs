@@ -245,6 +245,31 @@ const TABLE: &[Metric] = &[
         Source::Cycles(|t| t.roots),
         c"Roots that the last cycle looked at: stacks, ranges, handles.",
     ),
+    gauge(
+        c"besom/gc/specials/weak:references",
+        Source::Heap(|heap| heap.collector.specials().weaks().count() as u64),
+        c"Weak references that are not freed.",
+    ),
+    gauge(
+        c"besom/gc/specials/finalizers:finalizers",
+        Source::Heap(|heap| heap.collector.specials().finalizers().count() as u64),
+        c"Finalizers that are set, and those that are due.",
+    ),
+    gauge(
+        c"besom/gc/specials/cleanups:cleanups",
+        Source::Heap(|heap| heap.collector.specials().cleanups().count() as u64),
+        c"Cleanups that were added and not cancelled, and those that are due.",
+    ),
+    gauge(
+        c"besom/gc/specials/due:calls",
+        Source::Heap(|heap| heap.collector.specials().due() as u64),
+        c"Finalizers and cleanups that wait for besom_finalizers_run.",
+    ),
+    counter(
+        c"besom/gc/specials/ephemeron-steps:steps",
+        Source::Heap(|heap| heap.collector.ephemerons().steps()),
+        c"Ephemerons that cycles looked at to find those that waited for an object, when they had marked it.",
+    ),
     durations(
         c"besom/gc/pauses:nanoseconds",
         Timed::Pause,

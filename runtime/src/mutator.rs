@@ -1,6 +1,6 @@
 //! A mutator: an attached thread, as C sees it and as the collector does.
 
-use crate::cells::{Cell, NO_CELLS};
+use crate::cells::{Cell as AllocationCell, NO_CELLS};
 use crate::heap::Heap;
 use crate::mcache::P;
 use crate::overwritten::Overwritten;
@@ -14,6 +14,7 @@ use besom_gc::{TraceFn, Tracer, Visitor};
 use besom_stats::race_detector::{outside, unwatch};
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use besom_stats::{fatal, memory_checker};
+use std::cell::Cell;
 use std::ffi::c_void;
 
 /// Seats of a heap. Higher: address space, 256 bytes each. Lower: programs with very many threads are refused.
@@ -25,6 +26,13 @@ pub struct Frame {
     previous: *const Frame,
     count: usize,
     slots: *const *const *mut c_void,
+}
+
+impl Frame {
+    /// A frame inside `previous`, of the locals to which `slots` lead.
+    pub(crate) fn new(previous: *const Frame, slots: &[*const *mut c_void]) -> Frame {
+        Frame { previous, count: slots.len(), slots: slots.as_ptr() }
+    }
 }
 
 /// What a thread keeps in registers that its callees must preserve, and where its stack ends.
@@ -61,7 +69,7 @@ pub const COLLECTING: u32 = 0x0c01_1ec7;
 /// the thread, and to the collector while the thread is stopped or blocked.
 #[repr(C)]
 pub struct Mutator {
-    pub(crate) cells: *const Cell,
+    pub(crate) cells: *const AllocationCell,
     poll: AtomicU32,
     barrier: AtomicU32,
     frames: *const Frame,
@@ -95,6 +103,16 @@ pub struct Mutator {
     scan: ScanTurn,
     /// What the thread overwrote while objects are marked, and the collector does not know yet. Empty unless it runs.
     pub(crate) overwritten: Overwritten,
+    /// Arguments that a function of the library keeps alive.
+    pub(crate) held: [usize; 2],
+    /// The innermost call of `besom_finalizers_run` that has not returned.
+    pub(crate) runs: *const Run,
+}
+
+/// One call of `besom_finalizers_run`, on the stack. What it runs may detach the mutator, and free the heap.
+pub(crate) struct Run {
+    pub outer: *const Run,
+    pub detached: Cell<bool>,
 }
 
 impl Mutator {
@@ -151,6 +169,8 @@ impl Mutator {
             (*m).roots = None;
             (*m).until_cycle = heap.collect_every();
             (*m).newborn = 0;
+            (*m).held = [0; 2];
+            (*m).runs = std::ptr::null();
             (*m).state.store(ATTACHED, Release);
         }
     }
@@ -289,6 +309,30 @@ impl Mutator {
         }
     }
 
+    /// Tells the calls of `besom_finalizers_run` that the mutator is no more.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's.
+    pub(crate) unsafe fn end_runs(m: *mut Mutator) {
+        // SAFETY: the caller's promise; the calls have not returned, so that they are on the stack.
+        unsafe {
+            let mut run = std::mem::replace(&mut (*m).runs, std::ptr::null());
+            while let Some(at) = run.as_ref() {
+                at.detached.set(true);
+                run = at.outer;
+            }
+        }
+    }
+
+    /// Makes a frame the innermost, or takes it away again; the one before.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's; the frame must stay where it is until it is taken away.
+    pub(crate) unsafe fn set_frames(m: *mut Mutator, frame: *const Frame) -> *const Frame {
+        // SAFETY: the caller's promise.
+        unsafe { std::mem::replace(&mut (*m).frames, frame) }
+    }
+
     /// The words of the native stack, from the captured stack pointer on. Aborts if that is not in the thread's stack.
     ///
     /// # Safety
@@ -388,6 +432,7 @@ impl Mutator {
         let encoding = visitor.shapes().encoding;
         let mut words = 0;
         visitor.any(self.newborn);
+        self.held.iter().for_each(|object| visitor.any(*object));
         // SAFETY: frames lie on the thread's stack, in calls that have not returned; their slots are locals of these
         // calls. The value stack is the VM's promise, and the native stack is readable from the captured pointer
         // to its base.

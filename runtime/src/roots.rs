@@ -164,6 +164,10 @@ mod tests {
             self.any.push(word);
         }
 
+        fn ephemeron(&mut self, _: usize) {
+            unreachable!("there are none");
+        }
+
         fn shapes(&self) -> &Shapes {
             &self.shapes
         }

@@ -24,7 +24,7 @@ impl Heap {
             self.with_world_stopped(m, Why::Walk, |stopped| {
                 spans.try_for_each_span(stopped, |page, span| {
                     let kind = match spans.classes().get(span.class()).facts().kind {
-                        Kind::TypedShared | Kind::Typed => 4,
+                        Kind::TypedShared | Kind::Typed | Kind::Ephemeron => 4,
                         kind => kind as u32,
                     };
                     spans.try_for_each_object(page, span, |offset| {
@@ -58,6 +58,11 @@ impl Heap {
         let Some(found) = self.find(address) else { return false };
         let start = self.spans.address(found.offset).addr();
         start == address || (found.class.index() == 1 && self.options.tiny != 0)
+    }
+
+    /// Whether an object starts there, tiny ones included, that no cycle has found dead.
+    pub fn is_live_object(&self, address: usize) -> bool {
+        self.is_object(address) && !self.find(address).is_some_and(|found| self.spans.is_garbage(&found))
     }
 
     /// The start of the object that holds an address.

@@ -9,7 +9,7 @@ BESOM_STATIC_ASSERT(offsetof(struct besom_mutator, poll) == 8 && offsetof(struct
                     "besom_mutator");
 BESOM_STATIC_ASSERT(offsetof(struct besom_frame, count) == 8 && offsetof(struct besom_frame, slots) == 16,
                     "besom_frame");
-BESOM_STATIC_ASSERT(BESOM_OWN_LAYOUT_FIRST == 5 * BESOM_SIZE_CLASSES && BESOM_OWN_LAYOUT_END ==
+BESOM_STATIC_ASSERT(BESOM_OWN_LAYOUT_FIRST == 5 * BESOM_SIZE_CLASSES + 1 && BESOM_OWN_LAYOUT_END ==
                     BESOM_OWN_LAYOUT_FIRST + 1024, "cells");
 BESOM_STATIC_ASSERT(BESOM_NOSCAN == 0 && BESOM_CONSERVATIVE == 1 && BESOM_VALUES == 2 && BESOM_TRACED == 3 &&
                     BESOM_TYPED == 4, "kinds");

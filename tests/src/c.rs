@@ -23,7 +23,43 @@ unsafe extern "C" {
     pub fn besom_memory_limit_set(heap: *mut c_void, bytes: usize);
     /// See `besom.h`.
     pub fn besom_procs(heap: *mut c_void) -> c_uint;
+    /// See `besom.h`.
+    pub fn besom_weak_new(m: *mut c_void, object: *mut c_void) -> *mut c_void;
+    /// See `besom.h`.
+    pub fn besom_weak_get(m: *mut c_void, weak: *mut c_void) -> *mut c_void;
+    /// See `besom.h`.
+    pub fn besom_weak_free(heap: *mut c_void, weak: *mut c_void);
+    /// See `besom.h`.
+    pub fn besom_ephemeron_new(m: *mut c_void, key: *mut c_void, value: *mut c_void) -> *mut c_void;
+    /// See `besom.h`.
+    pub fn besom_ephemeron_key(m: *mut c_void, ephemeron: *mut c_void) -> *mut c_void;
+    /// See `besom.h`.
+    pub fn besom_ephemeron_value(m: *mut c_void, ephemeron: *mut c_void) -> *mut c_void;
+    /// See `besom.h`.
+    pub fn besom_cleanup_add(
+        m: *mut c_void,
+        object: *mut c_void,
+        run: Cleanup,
+        arg: *mut c_void,
+        out: *mut u64,
+    ) -> c_int;
+    /// See `besom.h`.
+    pub fn besom_cleanup_cancel(heap: *mut c_void, cleanup: u64) -> c_int;
+    /// See `besom.h`.
+    pub fn besom_finalizer_set(
+        m: *mut c_void,
+        object: *mut c_void,
+        run: Option<Finalizer>,
+        data: *mut c_void,
+    ) -> c_int;
+    /// See `besom.h`.
+    pub fn besom_finalizers_run(m: *mut c_void, at_most: usize) -> usize;
 }
+
+/// `run` of `besom_cleanup_add`.
+pub type Cleanup = unsafe extern "C" fn(*mut c_void);
+/// `run` of `besom_finalizer_set`.
+pub type Finalizer = unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void);
 
 /// The heap for the functions above.
 pub fn heap(heap: &besom::Heap) -> *mut c_void {

@@ -6,5 +6,6 @@ pub mod objects;
 pub mod process;
 pub mod rng;
 pub mod roots;
+pub mod specials;
 pub mod timeline;
 pub mod torture;

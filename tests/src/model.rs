@@ -1,5 +1,6 @@
 //! The model of one thread's objects: what it must find again, and what must be gone.
 
+use crate::c;
 use crate::objects::{Edge, Node, Setup, Shape};
 use crate::roots::Roots;
 use besom::{HandleRef, Heap, Kind, Mutator};
@@ -24,6 +25,8 @@ pub struct Model<'h> {
     /// The thread's roots.
     pub roots: Roots<'h>,
     nodes: HashMap<usize, Node>,
+    /// Keys and values of ephemerons, which are nodes; 0 when they are closed.
+    pub ephemerons: HashMap<usize, (usize, usize)>,
     next_id: u64,
 }
 
@@ -31,7 +34,7 @@ impl<'h> Model<'h> {
     /// No objects. `number` tells threads apart.
     pub fn new(heap: &'h Heap, setup: &'h Setup, number: u64) -> Model<'h> {
         let roots = Roots::new(heap, number.is_multiple_of(2));
-        Model { setup, roots, nodes: HashMap::new(), next_id: number << 40 }
+        Model { setup, roots, nodes: HashMap::new(), ephemerons: HashMap::new(), next_id: number << 40 }
     }
 
     /// Objects that the model has not forgotten.
@@ -56,6 +59,30 @@ impl<'h> Model<'h> {
         self.nodes.insert(address, node);
         self.roots.hold(m, self.setup, address, inside, root);
         Some(address)
+    }
+
+    /// Makes an ephemeron and roots it; `None` when memory is short.
+    pub fn ephemeron(&mut self, m: &mut Mutator<'h>, key: usize, value: usize, root: u64) -> Option<usize> {
+        self.next_id += 1;
+        let [k, v] = [key, value].map(std::ptr::with_exposed_provenance_mut);
+        // SAFETY: the mutator is this thread's; the key is an object.
+        let address = unsafe { c::besom_ephemeron_new(m.as_raw(), k, v) }.expose_provenance();
+        if address == 0 {
+            return None;
+        }
+        let (edges, decoys) = (Vec::new(), Vec::new());
+        let node =
+            Node { id: self.next_id, shape: Shape::Ephemeron, bytes: 16, edges, decoys, frozen: false };
+        self.nodes.insert(address, node);
+        self.ephemerons.insert(address, (key, value));
+        self.hold(m, address, root);
+        Some(address)
+    }
+
+    /// Makes an object a root.
+    pub fn hold(&mut self, m: &mut Mutator<'h>, address: usize, root: u64) {
+        let inside = inside(self.node(address), root >> 32);
+        self.roots.hold(m, self.setup, address, inside, root);
     }
 
     /// An object that a root reaches, by some steps along edges.
@@ -118,17 +145,43 @@ impl<'h> Model<'h> {
         assert!(heap.size(slot) >= node.bytes, "size {} of {node:?} at {address:#x}", heap.size(slot));
     }
 
-    fn closure(&self, from: impl Iterator<Item = usize>) -> HashSet<usize> {
+    /// All that is reached from there. Ephemerons are looked at again and again, until nothing changes: slow, and plain.
+    pub fn closure(&self, from: impl Iterator<Item = usize>) -> HashSet<usize> {
         let mut queue: Vec<usize> = from.collect();
         let mut seen: HashSet<usize> = queue.iter().copied().collect();
-        while let Some(address) = queue.pop() {
-            for edge in &self.node(address).edges {
-                if edge.target != 0 && seen.insert(edge.target) {
-                    queue.push(edge.target);
+        loop {
+            while let Some(address) = queue.pop() {
+                for edge in &self.node(address).edges {
+                    if edge.target != 0 && seen.insert(edge.target) {
+                        queue.push(edge.target);
+                    }
                 }
             }
+            for (ephemeron, (key, value)) in &self.ephemerons {
+                let kept = *value != 0 && seen.contains(ephemeron) && seen.contains(key);
+                if kept && seen.insert(*value) {
+                    queue.push(*value);
+                }
+            }
+            if queue.is_empty() {
+                return seen;
+            }
         }
-        seen
+    }
+
+    /// Closes the ephemerons whose keys are not among these objects.
+    pub fn close_ephemerons(&mut self, alive: &HashSet<usize>) {
+        for (ephemeron, contents) in &mut self.ephemerons {
+            if alive.contains(ephemeron) && !alive.contains(&contents.0) {
+                *contents = (0, 0);
+            }
+        }
+    }
+
+    /// Forgets all but these objects.
+    pub fn retain(&mut self, alive: &HashSet<usize>) {
+        self.nodes.retain(|address, _| alive.contains(address));
+        self.ephemerons.retain(|address, _| alive.contains(address));
     }
 
     /// Compares all that is reached with the heap, and forgets the rest.
@@ -143,7 +196,7 @@ impl<'h> Model<'h> {
     /// Forgets what no root reaches.
     pub fn forget(&mut self) {
         let reached = self.closure(self.roots.targets());
-        self.nodes.retain(|address, _| reached.contains(address));
+        self.retain(&reached);
     }
 
     /// What the heap must hold for this model after [`Self::forget`].

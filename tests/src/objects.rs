@@ -28,6 +28,8 @@ pub enum Shape {
     Object(usize),
     /// `new_array` of one.
     Array(usize),
+    /// `besom_ephemeron_new`; what it holds the model knows elsewhere.
+    Ephemeron,
 }
 
 /// A registered layout.
@@ -165,6 +167,7 @@ impl Setup {
                 let layout = &self.layouts[layout];
                 (m.new_array(layout.number, size).expect("a registered layout")?, layout.bytes * size)
             }
+            Shape::Ephemeron => unreachable!("they are made by Model::ephemeron"),
         };
         let address = object.as_ptr().expose_provenance();
         // SAFETY: the object has these bytes.
@@ -212,7 +215,7 @@ impl Setup {
                 let is_pointer = layout.words.contains(&(word % (layout.bytes / 8)));
                 if is_pointer { 0 } else { pattern(node.id, word) }
             }
-            Shape::Plain(_) => pattern(node.id, word),
+            Shape::Plain(_) | Shape::Ephemeron => pattern(node.id, word),
         }
     }
 
@@ -227,7 +230,7 @@ impl Setup {
                 let most = words.checked_sub(2)?.min(node.edges.len() + 1);
                 (most > 0).then(|| 2 + choice as usize % most)
             }
-            Shape::Plain(_) => None,
+            Shape::Plain(_) | Shape::Ephemeron => None,
             Shape::Object(layout) | Shape::Array(layout) => {
                 let layout = &self.layouts[layout];
                 let each = layout.bytes / 8;
@@ -242,7 +245,7 @@ impl Setup {
     fn decoy_word(&self, node: &Node, choice: u64) -> Option<usize> {
         let word = (choice as usize).checked_rem(node.bytes / 8)?;
         let free = match node.shape {
-            Shape::Plain(Kind::Conservative) => false,
+            Shape::Plain(Kind::Conservative) | Shape::Ephemeron => false,
             Shape::Plain(Kind::Values) => word > 0,
             Shape::Plain(Kind::Traced) => word >= 2 + node.edges.len(),
             Shape::Plain(_) => true,
@@ -342,7 +345,7 @@ impl Setup {
         for (word, value) in &node.decoys {
             compare(*word, *value, "the decoy");
         }
-        let words = node.bytes / 8;
+        let words = if node.shape == Shape::Ephemeron { 0 } else { node.bytes / 8 };
         let mut word = 0;
         while word < words {
             let known = node.edges.iter().any(|e| e.word == word) || node.decoys.iter().any(|d| d.0 == word);

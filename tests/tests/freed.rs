@@ -26,6 +26,8 @@ unsafe extern "C" {
     fn besom_roots_add(heap: *mut c_void, start: *mut c_void, words: usize, kind: c_int) -> c_int;
     fn besom_roots_remove(heap: *mut c_void, start: *mut c_void) -> c_int;
     fn besom_handle_free(heap: *mut c_void, handle: *mut c_void);
+    fn besom_weak_free(heap: *mut c_void, weak: *mut c_void);
+    fn besom_cleanup_cancel(heap: *mut c_void, cleanup: u64) -> c_int;
     fn besom_metrics(heap: *mut c_void, out: *mut *const c_void) -> usize;
     fn besom_metric_read(heap: *mut c_void, name: *const c_char, out: *mut c_void) -> c_int;
     fn besom_metrics_read(heap: *mut c_void, values: *mut c_void, n: usize) -> c_int;
@@ -35,7 +37,7 @@ unsafe extern "C" {
     fn besom_timeline_stop(h: *mut c_void) -> c_int;
 }
 
-const FUNCTIONS: [&str; 21] = [
+const FUNCTIONS: [&str; 23] = [
     "besom_heap_free",
     "besom_attach",
     "besom_procs_set",
@@ -50,6 +52,8 @@ const FUNCTIONS: [&str; 21] = [
     "besom_roots_add",
     "besom_roots_remove",
     "besom_handle_free",
+    "besom_weak_free",
+    "besom_cleanup_cancel",
     "besom_metrics",
     "besom_metric_read",
     "besom_metrics_read",
@@ -98,6 +102,8 @@ unsafe fn call(function: &str, heap: *mut c_void) {
             "besom_roots_add" => drop(besom_roots_add(heap, out, 1, 1)),
             "besom_roots_remove" => drop(besom_roots_remove(heap, out)),
             "besom_handle_free" => besom_handle_free(heap, out),
+            "besom_weak_free" => besom_weak_free(heap, out),
+            "besom_cleanup_cancel" => drop(besom_cleanup_cancel(heap, 1)),
             "besom_metrics" => drop(besom_metrics(heap, null_mut())),
             "besom_metric_read" => drop(besom_metric_read(heap, c"besom/heap/live:bytes".as_ptr(), out)),
             "besom_metrics_read" => drop(besom_metrics_read(heap, out, 1)),
@@ -164,7 +170,7 @@ fn a_heap_that_is_not_freed_is_not() {
     unsafe {
         assert_eq!(besom_heap_new(null(), &mut heap), 0);
         for function in FUNCTIONS.into_iter().filter(|f| !["besom_heap_free", "besom_attach"].contains(f)) {
-            if function != "besom_handle_free" {
+            if !["besom_handle_free", "besom_weak_free"].contains(&function) {
                 call(function, heap);
             }
         }

@@ -1,4 +1,4 @@
-//! A cycle beside the program: two short stops, and marking between them.
+//! A cycle beside the program: two short stops, or three, and marking between them.
 //!
 //! 1. Finish the last sweep.
 //! 2. Stop. Caches are given back, so that whatever is allocated from here on is allocated black; stores are watched from
@@ -8,7 +8,11 @@
 //!    which may be the last way to a part of the snapshot (Yuasa's barrier).
 //! 4. When nothing is grey, each mutator hands in what it overwrote last (a handshake without a stop); again, until that
 //!    brings nothing.
-//! 5. Stop. If something grey has turned up, back to 3. Else let G grow; stores are watched no more. Resume.
+//!    Ephemerons are part of it: those that wait for their keys are watched once all else is marked, and it goes on.
+//! 5. Stop. If something grey has turned up, back to 3. If the heap has no specials, go on with 7.
+//! 6. Resume, with what is reachable known: weak references and ephemerons answer by it. The leader resolves the specials (see
+//!    `specials::resolve`), and marks what finalizers get, which the program does not reach. Stop.
+//! 7. Caches are given back, G grows, stores are watched no more. Resume.
 
 use super::{Cause, Collector, CycleRecord};
 use crate::mark::Marked;
@@ -17,7 +21,7 @@ use crate::mark::turn::Turns;
 use crate::measures::{Stops, Times};
 use crate::pacer::{Marking, Spent};
 use crate::phase::Phase;
-use crate::timeline::{Kind, Why};
+use crate::timeline::{Began, Kind, Why};
 use crate::world::World;
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
@@ -39,6 +43,16 @@ struct Told {
     at: Duration,
     background: Duration,
     assist: Duration,
+}
+
+/// A stop of a cycle: its request, and the stopped world.
+struct Stop<'w> {
+    stopped: Stopped<'w>,
+    asked: Instant,
+    stood: Instant,
+    /// What the timeline shows of both.
+    hold: Option<Began>,
+    stands: Option<Began>,
 }
 
 /// What a cycle has come to when its last stop is over.
@@ -123,6 +137,7 @@ impl Collector {
             }
             self.born.store(0, Relaxed);
             self.marker.begin_beside(stopped);
+            self.ephemerons().begin_cycle();
             self.phase.set(Phase::Marking);
             self.marker.reports().earn(Bytes(self.pacer.begin_marking().max(0) as usize));
             world.begin_marking(stopped);
@@ -133,18 +148,27 @@ impl Collector {
 
     /// A stop of the cycle that is not its last.
     fn in_stop<R>(&self, world: &impl World, stops: &mut Stops, f: impl FnOnce(&Stopped<'_>) -> R) -> R {
-        let (asked, hold) = (Instant::now(), self.timeline.begin());
-        let stopped = world.stop();
-        let (delay, stands) = (asked.elapsed(), self.timeline.begin());
-        let result = f(&stopped);
-        self.timeline.end_stop(stands, Kind::WorldStopped, Why::Mark);
-        world.resume(stopped);
-        self.timeline.end_stop(hold, Kind::Hold, Why::Mark);
-        stops.push(delay, asked.elapsed());
+        let stop = self.stop(world);
+        let result = f(&stop.stopped);
+        self.go_on_after(stop, world, stops);
         result
     }
 
-    /// Marks until nothing is left, and ends the cycle; `None`: the heap is going, and the cycle with it.
+    fn stop<'w>(&self, world: &'w impl World) -> Stop<'w> {
+        let (asked, hold) = (Instant::now(), self.timeline.begin());
+        let stopped = world.stop();
+        Stop { stopped, asked, stood: Instant::now(), hold, stands: self.timeline.begin() }
+    }
+
+    fn go_on_after(&self, stop: Stop<'_>, world: &impl World, stops: &mut Stops) {
+        self.timeline.end_stop(stop.stands, Kind::WorldStopped, Why::Mark);
+        world.resume(stop.stopped);
+        self.timeline.end_stop(stop.hold, Kind::Hold, Why::Mark);
+        stops.push(stop.stood - stop.asked, stop.asked.elapsed());
+    }
+
+    /// Marks until nothing is left, resolves the specials, and ends the cycle; `None`: the heap is going, and the cycle with
+    /// it.
     fn lead(
         &self,
         heap: &SpanHeap,
@@ -169,51 +193,102 @@ impl Collector {
         }
         let rooted = Instant::now();
         let mut told = Told::default();
+        let mut stop = self.stop_when_all_is_marked(world, lead, turns, &mut told, stops)?;
+        if !self.specials.is_empty() || self.ephemerons().is_watching() {
+            self.phase.set(Phase::Resolving);
+            self.go_on_after(stop, world, stops);
+            if !self.resolve(heap, world, lead, turns, &mut told, stops) {
+                return None;
+            }
+            stop = self.stop(world);
+        } else {
+            self.ephemerons().end_cycle(heap, &heap.system().gc);
+        }
+        let Stop { stopped, asked, stood, .. } = stop;
+        world.flush_caches(&stopped);
+        let flushed = Instant::now();
+        let live = lead.conclude(&stopped, Bytes(self.born.load(Relaxed) as usize));
+        let marked = Marked {
+            live,
+            roots: roots + self.marker.reports().roots(),
+            root_time: rooted - started,
+            drain_time: asked - rooted,
+            ..Marked::default()
+        };
+        self.verify(heap, world, &stopped);
+        self.phase.set(Phase::Idle);
+        world.end_marking(&stopped);
+        let marking = Marking {
+            work: self.marker.reports().work(),
+            allocated: Bytes(self.born.load(Relaxed) as usize),
+            elapsed: started.elapsed(),
+            background: turns.background(),
+            assist: Duration::from_nanos(self.marker.reports().assists_ns()),
+            running: turns.running(),
+        };
+        let number = self.conclude(heap, &stopped, cause, &marked, Some(marking));
+        let ready = Instant::now();
+        world.resume(stopped);
+        let resumed = Instant::now();
+        Some(Led { marked, asked, stopped: stood, flushed, ready, resumed, number })
+    }
+
+    /// Marks until nothing is grey, stops, and finds it so still. `None`: the heap is going.
+    fn stop_when_all_is_marked<'w>(
+        &self,
+        world: &'w (impl World + Sync),
+        lead: &mut Lead<'_>,
+        turns: &Turns<'_>,
+        told: &mut Told,
+        stops: &mut Stops,
+    ) -> Option<Stop<'w>> {
         loop {
-            if !lead.drain(|| self.go_on(turns, &mut told)) {
+            if !self.mark_all(lead, turns, told) {
                 return None;
             }
             world.handshake();
-            if !lead.is_quiet() {
+            if !lead.is_done() {
                 continue;
             }
-            let (asked, hold) = (Instant::now(), self.timeline.begin());
-            let stopped = world.stop();
-            let (stood, stands) = (Instant::now(), self.timeline.begin());
-            if !lead.is_quiet() {
-                self.timeline.end_stop(stands, Kind::WorldStopped, Why::Mark);
-                world.resume(stopped);
-                self.timeline.end_stop(hold, Kind::Hold, Why::Mark);
-                stops.push(stood - asked, asked.elapsed());
-                continue;
+            let stop = self.stop(world);
+            if lead.is_done() {
+                lead.mark_what_was_dropped(&stop.stopped);
+                return Some(stop);
             }
-            world.flush_caches(&stopped);
-            let flushed = Instant::now();
-            let live = lead.conclude(&stopped, Bytes(self.born.load(Relaxed) as usize));
-            let marked = Marked {
-                live,
-                roots: roots + self.marker.reports().roots(),
-                root_time: rooted - started,
-                drain_time: asked - rooted,
-                ..Marked::default()
-            };
-            self.verify(heap, world, &stopped);
-            self.phase.set(Phase::Idle);
-            world.end_marking(&stopped);
-            let marking = Marking {
-                work: self.marker.reports().work(),
-                allocated: Bytes(self.born.load(Relaxed) as usize),
-                elapsed: started.elapsed(),
-                background: turns.background(),
-                assist: Duration::from_nanos(self.marker.reports().assists_ns()),
-                running: turns.running(),
-            };
-            let number = self.conclude(heap, &stopped, cause, &marked, Some(marking));
-            let ready = Instant::now();
-            world.resume(stopped);
-            let resumed = Instant::now();
-            return Some(Led { marked, asked, stopped: stood, flushed, ready, resumed, number });
+            self.go_on_after(stop, world, stops);
         }
+    }
+
+    /// Marks in the leader's turns until nothing is grey and no ephemeron waits unwatched; false: the heap is going.
+    fn mark_all(&self, lead: &mut Lead<'_>, turns: &Turns<'_>, told: &mut Told) -> bool {
+        while lead.drain(|| self.go_on(turns, told)) {
+            if !lead.look_after_ephemerons() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Finds out who is dead, beside the program, which sees nobody that is; false: the heap is going.
+    fn resolve(
+        &self,
+        heap: &SpanHeap,
+        world: &(impl World + Sync),
+        lead: &mut Lead<'_>,
+        turns: &Turns<'_>,
+        told: &mut Told,
+        stops: &mut Stops,
+    ) -> bool {
+        let (shown, mut whole) = (self.timeline.begin(), true);
+        self.specials.resolve(heap, self.ephemerons(), |dead| {
+            lead.visit(|visitor| dead.for_each(|object| visitor.any(object)));
+            whole = self.mark_all(lead, turns, told);
+            if whole && lead.has_dropped_some() {
+                self.in_stop(world, stops, |stopped| lead.mark_what_was_dropped(stopped));
+            }
+        });
+        self.timeline.end(shown, Kind::Resolve, [0; 4]);
+        whole
     }
 
     /// Called by the leader between its turns: sets the assists and the limiter anew. False: the heap is going.

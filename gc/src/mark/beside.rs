@@ -200,6 +200,7 @@ impl Lead<'_> {
     /// is done.
     pub fn visit<R>(&mut self, f: impl FnOnce(&mut dyn Visitor) -> R) -> R {
         self.marker.shared.termination.join();
+        self.worker.look_for_watch();
         let result = f(&mut self.worker);
         self.worker.retire();
         result
@@ -239,13 +240,48 @@ impl Lead<'_> {
         shared.termination.is_quiet(|| !shared.has_work(usize::MAX))
     }
 
-    /// In the last stop: scans again what could not be queued, and says how much is marked. `born` is what was allocated
-    /// marked.
-    pub fn conclude(&mut self, stopped: &Stopped<'_>, born: Bytes) -> Bytes {
+    /// The same, and no ephemeron waits for its key that nobody would wake.
+    pub fn is_done(&self) -> bool {
+        self.is_quiet() && !self.marker.shared.ephemerons.has_waiting()
+    }
+
+    /// Once all else is marked: has ephemerons that wait for their keys woken by who marks these. True: it did something,
+    /// and there may be more to mark. First it says so to all who come to mark, then, when those who had come before have
+    /// left, it goes through what waits.
+    pub fn look_after_ephemerons(&mut self) -> bool {
+        let (heap, shared) = (self.heap, &self.marker.shared);
+        if shared.ephemerons.begin_watch(&heap.system().gc) {
+            shared.termination.announce();
+            return true;
+        }
+        let waits = shared.ephemerons.has_waiting();
+        if waits {
+            self.visit(|visitor| shared.ephemerons.watch_waiting(heap, |value| visitor.any(value)));
+        }
+        waits
+    }
+
+    /// Whether something could not be queued.
+    pub fn has_dropped_some(&self) -> bool {
+        self.marker.shared.overflowed.load(Relaxed)
+    }
+
+    /// Scans again what could not be queued, in a stop, when nothing else is grey.
+    pub fn mark_what_was_dropped(&mut self, stopped: &Stopped<'_>) {
         let shared = &self.marker.shared;
         while shared.overflowed.swap(false, Relaxed) {
             self.worker.rescan(stopped);
+            while self.look_after_ephemerons() {
+                shared.termination.begin();
+                self.worker.look_for_watch();
+                self.worker.drain();
+            }
         }
+    }
+
+    /// In the last stop: how much is marked. `born` is what was allocated marked.
+    pub fn conclude(&mut self, stopped: &Stopped<'_>, born: Bytes) -> Bytes {
+        let shared = &self.marker.shared;
         if shared.recount.swap(false, Relaxed) {
             return count_marked(self.heap, stopped);
         }

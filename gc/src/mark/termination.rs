@@ -51,6 +51,11 @@ impl Termination {
         self.active.fetch_add(ENTER, SeqCst);
     }
 
+    /// Whoever becomes active from here on sees what the caller wrote before; those who are active may not.
+    pub fn announce(&self) {
+        self.active.fetch_add(0, SeqCst);
+    }
+
     /// Leaves, with nothing in its hands: what is left to do lies where others look.
     pub fn leave(&self) {
         self.active.fetch_sub(LEAVE, SeqCst);

@@ -5,14 +5,15 @@ mod exchange;
 use super::Shared;
 use super::block::{Block, Cursor};
 use crate::scan::{PIECE, Shapes, Visitor, scan_object};
+use crate::specials::ephemerons::Scanned;
 use besom_alloc_core::heap_tables::{GRANULE, mark_word, prefetch};
 use besom_alloc_core::size_class::{CLASS_PAGES, CLASS_SIZE, SIZE_CLASS_COUNT};
-use besom_alloc_core::span_class::{ClassFacts, ClassInfo, FIRST_LAYOUT, Kind, SpanClass};
+use besom_alloc_core::span_class::{ClassFacts, ClassInfo, EPHEMERON, FIRST_LAYOUT, Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::{Bytes, PAGE_SHIFT, PAGE_SIZE};
 use besom_stats::fatal;
-use besom_stats::sync::raw::{AtomicU16, AtomicU64, Ordering::Relaxed};
+use besom_stats::sync::raw::{AtomicU16, AtomicU64, Ordering::*, fence};
 use crossbeam_deque::Worker as Deque;
 
 /// Objects between their prefetch and their scan; a power of two. Higher: lines are evicted before they are used,
@@ -78,6 +79,9 @@ pub struct Worker<'a, const PARALLEL: bool> {
     pieces: usize,
     /// What was reported of `live`, and of `done()`.
     reported: (usize, usize),
+    /// 1 while ephemerons are watched, else 0: an odd bit, which sends every scan the way of [`Worker::scan_odd`]. So the
+    /// watch costs an instruction an object while there is none.
+    watch: usize,
 }
 
 impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
@@ -100,6 +104,8 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         index: usize,
         block: *mut Block,
     ) -> Self {
+        // As in `look_for_watch`.
+        fence(Release);
         Worker {
             heap,
             base: heap.tables().base(),
@@ -118,7 +124,15 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             live: 0,
             pieces: 0,
             reported: (0, 0),
+            watch: usize::from(shared.ephemerons.is_watching()),
         }
+    }
+
+    /// The worker has become active, and learns what was announced to those who do: whether ephemerons are watched.
+    pub(super) fn look_for_watch(&mut self) {
+        // Of weak references and ephemerons that were cleared before this worker's marks; see `WeakEntry::read`.
+        fence(Release);
+        self.watch = usize::from(self.shared.ephemerons.is_watching());
     }
 
     /// Bytes of the slots that this worker marked.
@@ -248,7 +262,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             return self.scan_large(entry);
         }
         // One test for nearly all objects: a slot is a multiple of a granule, and so is where it starts.
-        if !(entry.0 as usize | facts.slot_bytes as usize).is_multiple_of(GRANULE) {
+        if !(entry.0 as usize | facts.slot_bytes as usize | self.watch).is_multiple_of(GRANULE) {
             return self.scan_odd(entry, facts);
         }
         self.scan_small(entry, facts);
@@ -262,10 +276,14 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         unsafe { scan_object(heap, shapes, entry.offset(), entry.class(), facts, self) };
     }
 
-    /// Scans an object of [`ODD_SLOT`] bytes, or names a pointer to no object's start. The sweeper would not: a pointer
-    /// into an object's first granule has the mark of the start.
+    /// Scans an object of [`ODD_SLOT`] bytes, or any while ephemerons are watched, or names a pointer to no object's start. The
+    /// sweeper would not: a pointer into an object's first granule has the mark of the start.
     #[inline(never)]
     fn scan_odd(&mut self, entry: Entry, facts: ClassFacts) {
+        // An ephemeron may be scanned twice: see there.
+        if facts.kind != Kind::Ephemeron {
+            self.wake(entry.offset());
+        }
         if !starts_small(entry.offset(), facts) {
             self.zombie(entry.offset());
         }
@@ -285,6 +303,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
                 self.zombie(entry.offset());
             }
             self.live += span.pages().bytes().0;
+            self.wake(entry.offset());
         }
         let facts = self.info(class).facts();
         // A trace function is shown the whole object, once.
@@ -427,10 +446,26 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             self.reach_noscan(offset, encoded_class);
         } else if self.mark(offset) {
             if encoded_class >= FIRST_OWN && self.count_pointer_free(encoded_class) {
-                return;
+                return self.wake(offset);
             }
             self.push(Entry::new(offset, encoded_class));
         }
+    }
+
+    /// Queues the ephemerons whose key is at `offset`, if any are watched: that is marked, and is scanned now, or never will be.
+    /// They were scanned before, and are queued rather than scanned at once, since a chain of them may be long.
+    #[inline(always)]
+    fn wake(&mut self, offset: usize) {
+        if self.watch != 0 {
+            self.wake_watched(offset);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake_watched(&mut self, offset: usize) {
+        let (heap, shared) = (self.heap, self.shared);
+        shared.ephemerons.wake(heap, offset, |ephemeron| self.push(Entry::new(ephemeron, EPHEMERON.0 + 1)));
     }
 
     /// Counts an object of a layout's own class, if the layout has no pointers; else it is to be queued.
@@ -453,11 +488,13 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
                 let (span, page) = self.heap.span_of(offset);
                 if self.mark(page.offset()) {
                     self.live += span.pages().bytes().0;
+                    self.wake(page.offset());
                 }
             }
             _ => {
                 if self.mark(offset) {
                     self.live += self.info(SpanClass(encoded_class - 1)).facts().slot_bytes as usize;
+                    self.wake(offset);
                 }
             }
         }
@@ -505,6 +542,20 @@ impl<const PARALLEL: bool> Visitor for Worker<'_, PARALLEL> {
         {
             self.reach(found.offset, class);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ephemeron(&mut self, offset: usize) {
+        let Scanned { value, again } = self.shared.ephemerons.scan(self.heap, offset);
+        if again {
+            // Counted at its first scan, and just now.
+            self.live -= self.info(EPHEMERON).facts().slot_bytes as usize;
+        } else {
+            // It may itself be a key. Once, or a chain of such would be walked from each link anew.
+            self.wake(offset);
+        }
+        self.any(value);
     }
 
     fn shapes(&self) -> &Shapes {

@@ -112,6 +112,7 @@ fn name(event: &Event) -> (&'static str, &'static str) {
         Kind::WaitForP => ("waits for a P", "wait"),
         Kind::WaitForCycle => ("waits for a collection", "wait"),
         Kind::MarkAssist => ("mark assist", "mark"),
+        Kind::Resolve => ("resolve specials", "mark"),
         Kind::OwnRoots => ("own roots", "mark"),
         Kind::Attach => ("attach", "wait"),
         Kind::Release => ("release", "memory"),

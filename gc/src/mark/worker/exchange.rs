@@ -47,6 +47,7 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
         let (shared, index) = (self.shared, self.index);
         match shared.termination.try_find(|| shared.has_work(index), || shared.steal(index)) {
             Some(block) => {
+                self.look_for_watch();
                 self.adopt(block);
                 true
             }
