@@ -44,6 +44,11 @@ tables|tables.c|store(v, entry, &CDR(entry), value)
 tables|tables.c|besom_write_value(v->m, buckets, to, link)
 tables|tables.c|store(v, before, &CDR(before), CDR(l))
 tables|tables.c|besom_write_value(v->m, buckets, bucket, CDR(l))
+guardians|guardians.c|besom_write_value(m, PAIR(queue), &CDR(queue), link)
+guardians|guardians.c|store(v, argv[0], &CDR(argv[0]), CDR(link))
+-|guardians.c|besom_write_value(m, PAIR(link), &CAR(link), x)|over the #f of a link that waits
+-|guardians.c|besom_write_value(m, PAIR(link), &CDR(link), CDR(queue))|over the () of a link that waits
+-|guardians.c|store(v, argv[1], &CAR(argv[1]), FIX(|over #f
 -|tables.c|besom_write_value(m, wider, to, l)|the new buckets are from this call, without a safepoint since
 -|tables.c|store(v, link, &CDR(link), *to)|over the () of a new pair
 -|heap.c|besom_write_value(v->m, NULL, &globals[which], x)|over nothing, at the start; but for the reserve, which nobody reads
