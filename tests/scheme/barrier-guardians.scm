@@ -1,11 +1,11 @@
 ;; Guardians: what has died is linked in front of what waits in the queue, and taken from there; each object is registered anew.
 (include "barrier.inc")
-(define n 3000)
+(define n 1000)
 (define g (make-guardian))
 (define seen (make-vector n #f))
-(define kept (let loop ((i 0) (l '())) (if (= i 20000) l (loop (+ i 1) (cons (vector i) l)))))
+(define kept (let loop ((i 0) (l '())) (if (= i 3000) l (loop (+ i 1) (cons (vector i) l)))))
 (do ((i 0 (+ i 1))) ((= i n)) (g (list i)))
-(define rounds 30)
+(define rounds 20)
 (define (again count) ; takes half of what there is, slowly, so that the rest waits in the queue through a cycle or more
   (let ((x (and (> count 0) (g))))
     (if x (begin (allocate 30) (g x) (again (- count 1))))))

@@ -51,13 +51,13 @@
 ;; A guardian that is itself dropped, and many objects with it.
 (let ((dropped (make-guardian))) (do ((i 0 (+ i 1))) ((= i 1000)) (dropped (list i))))
 (collect-garbage)
-(do ((i 0 (+ i 1))) ((= i 100000)) (g (list 1)))
+(do ((i 0 (+ i 1))) ((= i 20000)) (g (list 1)))
 (collect-garbage)
 (show (apply + (map car (all g))))
 
 ;; Threads that share one.
 (define shared (make-guardian))
-(define (work) (do ((i 0 (+ i 1))) ((= i 20000)) (shared (list 1))))
+(define (work) (do ((i 0 (+ i 1))) ((= i 5000)) (shared (list 1))))
 (let ((threads (map (lambda (i) (thread-start! (make-thread work))) '(1 2 3)))) (for-each thread-join! threads))
 (collect-garbage)
 (show (apply + (map car (all shared))))

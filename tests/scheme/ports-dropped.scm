@@ -7,7 +7,7 @@
 (show (read-one))
 (define (read-many n) (let loop ((i 0)) (if (= i n) n (begin (if (not (eq? (read-one) 'closed)) (error "cannot read")) (loop (+ i 1))))))
 (show (read-many 5000) " opened and dropped")
-(do ((i 0 (+ i 1))) ((= i 5000)) (write-one i))
+(do ((i 0 (+ i 1))) ((= i 1000)) (write-one i))
 (collect-garbage)
 (show "written: " (pair? (memv (read-one) (iota 5000))))
 (delete-file name)
@@ -24,7 +24,7 @@
 (show (input-port-open? p))
 ;; Those that are closed in time.
 (define (closed n) (do ((i 0 (+ i 1))) ((= i n)) (call-with-output-file name (lambda (p) (write i p)))))
-(closed 5000)
+(closed 1000)
 (show (read-one))
 ;; A guardian gets a port open, and may close it itself.
 (define g (make-guardian))

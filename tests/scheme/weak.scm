@@ -50,7 +50,7 @@
 
 ;; A table through which many keys pass does not grow.
 (define passing (make-weak-eqv-hash-table))
-(do ((i 0 (+ i 1))) ((= i 200000)) (hash-table-set! passing (list i) (make-vector 3 i)))
+(do ((i 0 (+ i 1))) ((= i 50000)) (hash-table-set! passing (list i) (make-vector 3 i)))
 (collect)
 (show (hash-table-size passing))
 (set! kept #f)
