@@ -9,6 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=$(mktemp) && err=$(mktemp) || exit 2
 trap 'rm -f "$out" "$err"' EXIT
 passed=0 failed=0
+ulimit -n 256 # ports-dropped.scm opens many more files, and must not run out of descriptors
 all() { # <what to say of it> <directory> <environment...>
     label=$1
     cd "$2" || exit 2

@@ -117,7 +117,7 @@ BUILTIN(is_procedure, "procedure?", 1, 1) { return BOOL(IS_PROC(argv[0])); }
 /* ---- the rest ---- */
 CONTROL(eval, "eval", 1, 2) { return call_with(v, argv, compile(v, argv[0]), 0); }
 BUILTIN(gc, "collect-garbage", 0, 0) {
-    besom_status status = besom_collect(v->m); return BOOL(status == BESOM_OK);
+    besom_status status = besom_collect(v->m); besom_finalizers_run(v->m, SIZE_MAX); return BOOL(status == BESOM_OK);
 }
 static double now(clockid_t clock) {
     struct timespec t; clock_gettime(clock, &t); return (double)t.tv_sec + (double)t.tv_nsec / 1e9;

@@ -1,24 +1,44 @@
-/* Ports: a buffer on the heap and a file descriptor, or the buffer alone. Reads and writes of the descriptor happen in C memory,
- * while this thread is blocked as a mutator: a collection need not wait for a terminal. */
+/* Ports: a buffer on the heap, or a file. Reads and writes of files happen in C memory, while this thread is blocked as a mutator: a
+ * collection need not wait for a terminal. */
 #include "scheme.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <unistd.h>
 
 /* Bytes per file buffer: fewer means more system calls, more means memory for each open port and C stack. */
 enum { PORT_BUFFER = 8192 };
+/* What an open file port has beside the heap, so that the cleanup of a port that was dropped can write the rest and close the file. */
+struct file { int fd; besom_cleanup cleanup; size_t at; char bytes[]; }; /* output only: bytes to be written are [0, at) */
+static struct file no_file = {.fd = -1}; /* of closed ports */
 static besom_layout port_layout;
 int output_error; /* the errno of a write that failed */
 static pthread_mutex_t output_lock = PTHREAD_MUTEX_INITIALIZER; /* one display at a time, for all file ports */
 
-static Value port_new(vm *v, int fd, bool input, bool binary, const char *name, Value buffer) {
+static Value port_new(vm *v, bool input, bool binary, const char *name, Value buffer, size_t room) {
     Value *base = v->sp; hold(v, buffer);
-    if (buffer == NIL) *base = make_bytes(v, fd >= 0 ? PORT_BUFFER : 64);
+    if (buffer == NIL) *base = make_bytes(v, (int64_t)room);
     struct port *p = besom_new(v->m, port_layout);
     if (!p) alloc_slow_error(v);
-    p->header = HEADER(T_PORT, 0), p->buffer = ADDRESS(*base), p->name = name ? name : "string", p->fd = fd, p->line = 1;
-    p->input = input, p->binary = binary, p->end = buffer == NIL ? 0 : (size_t)LENGTH(buffer);
-    p->interactive = fd >= 0 && isatty(fd); return v->sp = base, TAGGED(p, TAG_OBJECT);
+    p->header = HEADER(T_PORT, 0), p->buffer = ADDRESS(*base), p->name = name, p->line = 1;
+    p->input = input, p->binary = binary, p->end = buffer == NIL ? 0 : (size_t)LENGTH(buffer); return v->sp = base, TAGGED(p, TAG_OBJECT);
+}
+
+static void write_out(struct file *f) {
+    for (size_t done = 0; done < f->at;) {
+        ssize_t n = write(f->fd, f->bytes + done, f->at - done);
+        if (n < 0 && errno != EINTR) { output_error = errno; break; } /* said at the exit: here the caller may hold a lock */
+        if (n > 0) done += (size_t)n;
+    }
+    f->at = 0;
+}
+static void file_close(void *file) { struct file *f = file; write_out(f), close(f->fd), free(f); }
+
+static Value port_file(vm *v, Value port, int fd) { /* the standard ones are never closed */
+    struct port *p = PORT(port); struct file *f = malloc(sizeof *f + (p->input ? 0 : PORT_BUFFER));
+    if (f) f->fd = fd, f->at = 0, p->file = f, p->interactive = isatty(fd);
+    if (f && (fd <= 2 || besom_cleanup_add(v->m, p, file_close, f, &f->cleanup) == BESOM_OK)) return port;
+    p->file = &no_file, free(f), close(fd); return alloc_slow_error(v), 0;
 }
 
 #define ROOM(p) ((size_t)((p)->buffer->header >> 8))
@@ -27,9 +47,9 @@ static Value port_new(vm *v, int fd, bool input, bool binary, const char *name, 
 static bool fill(vm *v, Value port) { /* keeps the unread bytes; false at the end */
     struct port *p = PORT(port);
     char bytes[PORT_BUFFER];
-    if (p->fd < 0 || p->closed) return false;
-    size_t left = p->end - p->at, want = ROOM(p) - left; int fd = p->fd;
-    if (p->interactive) ports_flush_all(v);
+    if (!p->file || p->closed) return false;
+    size_t left = p->end - p->at, want = ROOM(p) - left; int fd = p->file->fd;
+    if (p->interactive) ports_flush_all(v), besom_finalizers_run(v->m, SIZE_MAX); /* somebody thinks: there is time */
     memmove(p->buffer->at, p->buffer->at + p->at, left); p->at = 0, p->end = left; besom_block(v->m);
     ssize_t n;
     do n = read(fd, bytes, want); while (n < 0 && errno == EINTR);
@@ -64,25 +84,14 @@ int32_t port_char(vm *v, Value port, bool peek) {
 }
 
 /* ---- output ---- */
-void port_flush(vm *v, Value port) {
-    struct port *p = PORT(port); char bytes[PORT_BUFFER];
-    size_t n = p->at < sizeof bytes ? p->at : sizeof bytes, done = 0; int fd = p->fd;
-    if (fd < 0 || n == 0) return;
-    memcpy(bytes, p->buffer->at, n); p->at = 0; besom_block(v->m);
-    while (done < n) {
-        ssize_t w = write(fd, bytes + done, n - done);
-        if (w < 0 && errno != EINTR) { /* said at the exit: here the caller may hold a lock */
-            output_error = errno;
-            break;
-        }
-        if (w > 0) done += (size_t)w;
-    }
-    besom_unblock(v->m);
+void port_flush(vm *v, Value port) { /* under output_lock */
+    struct file *f = PORT(port)->file;
+    if (f && f->at > 0) besom_block(v->m), write_out(f), besom_unblock(v->m);
 }
 
 void port_put(vm *v, Value port, const char *s, size_t n) {
-    struct port *p = PORT(port);
-    if (p->fd < 0) {
+    struct port *p = PORT(port); struct file *f = p->file;
+    if (!f) {
         if (p->at + n > ROOM(p)) {
             Value *base = v->sp; hold(v, port);
             struct bytes *bigger = ADDRESS(make_bytes(v, (int64_t)(2 * (p->at + n)))); v->sp = base;
@@ -91,10 +100,10 @@ void port_put(vm *v, Value port, const char *s, size_t n) {
         memcpy(p->buffer->at + p->at, s, n); p->at += n; return;
     }
     bool line = p->interactive && memchr(s, '\n', n);
-    while (n > 0) {
-        size_t at = p->at, room = PORT_BUFFER - at, k = n < room ? n : room; memcpy(p->buffer->at + at, s, k);
-        p->at = at + k, s += k, n -= k;
-        if (p->at == PORT_BUFFER) port_flush(v, port);
+    while (n > 0 && f->fd >= 0) { /* else another thread has closed it */
+        size_t room = PORT_BUFFER - f->at, k = n < room ? n : room; memcpy(f->bytes + f->at, s, k);
+        f->at += k, s += k, n -= k;
+        if (f->at == PORT_BUFFER) port_flush(v, port);
     }
     if (line) port_flush(v, port);
 }
@@ -104,9 +113,12 @@ void ports_flush_all(vm *v) {
     pthread_mutex_unlock(&output_lock);
 }
 
-Value port_string_out(vm *v) { return port_new(v, -1, false, false, NULL, NIL); }
-Value port_memory_in(vm *v, Value bytes, bool binary) { return port_new(v, -1, true, binary, NULL, bytes); }
+Value port_string_out(vm *v) { return port_new(v, false, false, "string", NIL, 64); }
+Value port_memory_in(vm *v, Value bytes, bool binary) { return port_new(v, true, binary, "string", bytes, 0); }
 Value port_string_of(vm *v, Value port) { return string_from_port(v, port, NULL, PORT(port)->at); }
+static Value bytes_of(vm *v, Value port) {
+    Value r = make_bytes(v, (int64_t)PORT(port)->at); return memcpy(BYTES(r)->at, PORT(port)->buffer->at, (size_t)LENGTH(r)), r;
+}
 
 /* ---- builtins ---- */
 static Value parameter_value(vm *v, Value parameter) {
@@ -125,14 +137,14 @@ static Value port_in(vm *v, int argc, Value *argv, int index) { return port_arg(
 
 static Value print_locked(vm *v, int argc, Value *argv, int mode) {
     Value p = port_out(v, argc, argv, 1), labels = hold(v, print_labels(v, argv[0], mode));
-    bool file = PORT(p)->fd >= 0; /* such a port allocates nothing, so no error can leave the lock behind */
+    bool file = PORT(p)->file != NULL; /* such a port allocates nothing, so no error can leave the lock behind */
     if (file) lock(v, &output_lock);
     print_labelled(v, p, argv[0], mode, labels);
     if (file) pthread_mutex_unlock(&output_lock);
     return UNSPECIFIED;
 }
 static void put_locked(vm *v, Value port, const char *s, size_t n) {
-    bool file = PORT(port)->fd >= 0;
+    bool file = PORT(port)->file != NULL;
     if (file) lock(v, &output_lock);
     port_put(v, port, s, n);
     if (file) pthread_mutex_unlock(&output_lock);
@@ -165,8 +177,7 @@ BUILTIN(write_bytevector, "write-bytevector", 1, 4) {
     return put_locked(v, port_out(v, argc, argv, 1), (char *)BYTES(argv[0])->at + start, (size_t)(end - start)), UNSPECIFIED;
 }
 BUILTIN(flush, "flush-output-port", 0, 1) {
-    Value p = port_out(v, argc, argv, 0); lock(v, &output_lock); port_flush(v, p);
-    return pthread_mutex_unlock(&output_lock), UNSPECIFIED;
+    Value p = port_out(v, argc, argv, 0); lock(v, &output_lock), port_flush(v, p), pthread_mutex_unlock(&output_lock); return UNSPECIFIED;
 }
 
 static Value char_or_eof(int32_t c) { return c < 0 ? EOF_OBJECT : CHAR(c); }
@@ -190,19 +201,21 @@ BUILTIN(read_bytevector, "read-bytevector", 1, 2) {
     int64_t k = index_arg(v, "read-bytevector", argv[0], FIXNUM_MAX);
     Value in = port_in(v, argc, argv, 1), out = hold(v, port_string_out(v)); int b = -1;
     for (char byte; k > 0 && (b = port_byte(v, in, false)) >= 0; k--) byte = (char)b, port_put(v, out, &byte, 1);
-    if (b < 0 && PORT(out)->at == 0 && k > 0) return EOF_OBJECT;
-    Value r = make_bytes(v, (int64_t)PORT(out)->at); memcpy(BYTES(r)->at, PORT(out)->buffer->at, PORT(out)->at);
-    return r;
+    return b < 0 && PORT(out)->at == 0 && k > 0 ? EOF_OBJECT : bytes_of(v, out);
 }
 
 static Value open_file(vm *v, const char *who, Value name, int flags, bool binary) {
     if (!IS(name, T_STRING)) fail_type(v, who, "a string", name);
-    char *path = string_to_c(v, name), text[200]; int fd = open(path, flags | O_CLOEXEC, 0666);
-    if (fd < 0) {
-        snprintf(text, sizeof text, "%s: %s:", who, strerror(errno)); free(path);
-        fail_kind(v, "file", text, list_from(v, 1, &name, NIL));
+    char *path = string_to_c(v, name), text[200]; /* code compiled from it names the path for ever: it is not freed */
+    bool input = flags == O_RDONLY; Value port = hold(v, port_new(v, input, binary, path, NIL, input ? PORT_BUFFER : 0));
+    besom_finalizers_run(v->m, SIZE_MAX); /* closes files whose ports were dropped, as cycles find them; it costs a load if there are none */
+    int fd = open(path, flags | O_CLOEXEC, 0666);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE)) { /* there may be more of them */
+        besom_collect(v->m), besom_finalizers_run(v->m, SIZE_MAX); fd = open(path, flags | O_CLOEXEC, 0666);
     }
-    return port_new(v, fd, flags == O_RDONLY, binary, path, NIL); /* code compiled from it names the path for ever: it is not freed */
+    if (fd >= 0) return port_file(v, port, fd);
+    snprintf(text, sizeof text, "%s: %s:", who, strerror(errno)); free(path);
+    fail_kind(v, "file", text, list_from(v, 1, &name, NIL));
 }
 Value port_file_in(vm *v, Value name) { return open_file(v, "include", name, O_RDONLY, false); }
 #define OPEN(name, text, flags, binary) BUILTIN(name, text, 1, 1) { return open_file(v, text, argv[0], flags, binary); }
@@ -211,10 +224,9 @@ OPEN(open_out, "open-output-file", O_WRONLY | O_CREAT | O_TRUNC, false)
 OPEN(open_binary_in, "open-binary-input-file", O_RDONLY, true)
 OPEN(open_binary_out, "open-binary-output-file", O_WRONLY | O_CREAT | O_TRUNC, true)
 void port_close(vm *v, Value port) {
-    struct port *p = PORT(port);
-    if (!p->input && !p->closed) port_flush(v, port);
-    if (p->fd > 2 && !p->closed) close(p->fd);
-    p->closed = true;
+    struct port *p = PORT(port); lock(v, &output_lock); port_flush(v, port);
+    if (p->file && p->file != &no_file && p->file->fd > 2 && besom_cleanup_cancel(heap, p->file->cleanup)) file_close(p->file), p->file = &no_file;
+    p->closed = true; pthread_mutex_unlock(&output_lock);
 }
 BUILTIN(close, "close-port", 1, 1) {
     if (!IS(argv[0], T_PORT)) fail_type(v, "close-port", "a port", argv[0]);
@@ -231,16 +243,13 @@ BUILTIN(open_in_bytes, "open-input-bytevector", 1, 1) {
     return port_memory_in(v, argv[0], true);
 }
 BUILTIN(open_out_string, "open-output-string", 0, 0) { return port_string_out(v); }
-BUILTIN(open_out_bytes, "open-output-bytevector", 0, 0) { return port_new(v, -1, false, true, NULL, NIL); }
+BUILTIN(open_out_bytes, "open-output-bytevector", 0, 0) { return port_new(v, false, true, "string", NIL, 64); }
 static Value memory_arg(vm *v, Value p) {
-    if (!IS(p, T_PORT) || PORT(p)->input || PORT(p)->fd >= 0) fail_type(v, NULL, "a string or bytevector output port", p);
+    if (!IS(p, T_PORT) || PORT(p)->input || PORT(p)->file) fail_type(v, NULL, "a string or bytevector output port", p);
     return p;
 }
 BUILTIN(get_string, "get-output-string", 1, 1) { return port_string_of(v, memory_arg(v, argv[0])); }
-BUILTIN(get_bytes, "get-output-bytevector", 1, 1) {
-    Value r = make_bytes(v, (int64_t)PORT(memory_arg(v, argv[0]))->at);
-    memcpy(BYTES(r)->at, PORT(argv[0])->buffer->at, (size_t)LENGTH(r)); return r;
-}
+BUILTIN(get_bytes, "get-output-bytevector", 1, 1) { return bytes_of(v, memory_arg(v, argv[0])); }
 BUILTIN(is_port, "port?", 1, 1) { return BOOL(IS(argv[0], T_PORT)); }
 BUILTIN(is_input, "input-port?", 1, 1) { return BOOL(IS(argv[0], T_PORT) && PORT(argv[0])->input); }
 BUILTIN(is_output, "output-port?", 1, 1) { return BOOL(IS(argv[0], T_PORT) && !PORT(argv[0])->input); }
@@ -267,7 +276,8 @@ void boot_ports(vm *v) {
         {"current-input-port", G_STDIN, true}, {"current-output-port", G_STDOUT, false}, {"current-error-port", G_STDERR, false}};
     if (BESOM_LAYOUT(heap, &port_layout, struct port, buffer) != BESOM_OK) abort();
     for (int i = 0; i < 3; i++) {
-        Value port = hold(v, port_new(v, i, standard[i].input, false, standard[i].name, NIL)), p = make_object(v, T_PARAMETER, 2, port);
+        Value port = hold(v, port_new(v, standard[i].input, false, standard[i].name, NIL, standard[i].input ? PORT_BUFFER : 0));
+        Value p = make_object(v, T_PARAMETER, 2, port_file(v, port, i));
         FIELD(p, 1) = FALSE, global_set(v, standard[i].global, p); Value s = symbol(v, standard[i].name);
         store(v, s, &SYMBOL(s)->value, globals[standard[i].global]); v->sp--;
     }

@@ -343,7 +343,8 @@
 (define (hash-table-keys t) (%map1 car (hash-table->alist t)))
 (define (hash-table-values t) (%map1 cdr (hash-table->alist t)))
 (define (hash-table-clear! t) (for-each (lambda (key) (hash-table-delete! t key)) (hash-table-keys t)))
-(define (hash-table-copy t . mutable?) (hash-table-merge! (make-hash-table (hash-table-equivalence-function t)) t))
+(define (hash-table-copy t . mutable?)
+  (hash-table-merge! ((if (hash-table-weak? t) make-weak-hash-table make-hash-table) (hash-table-equivalence-function t)) t))
 (define (hash-table-walk t f) (for-each (lambda (e) (f (car e) (cdr e))) (hash-table->alist t)))
 (define (hash-table-fold t f out) (fold (lambda (e out) (f (car e) (cdr e) out)) out (hash-table->alist t)))
 (define (hash-table-merge! a b) (hash-table-walk b (lambda (k x) (hash-table-set! a k x))) a)
@@ -372,6 +373,21 @@
 (define-syntax with-mutex
   (syntax-rules ()
     ((_ m body ...) (dynamic-wind (lambda () (mutex-lock! m)) (lambda () body ...) (lambda () (mutex-unlock! m))))))
+
+;; weak tables and guardians: a table whose entries go when their keys die; a procedure that takes objects and gives back dead ones
+(define (make-weak-eq-hash-table) (make-weak-hash-table eq?))
+(define (make-weak-eqv-hash-table) (make-weak-hash-table eqv?))
+(define %guarded (make-weak-eq-hash-table)) ; what guardians.c keeps of an object, as long as it lives
+(define %guarded-lock (make-mutex))
+(define (make-guardian)
+  (define queue (list #f))
+  (define (register x)
+    (let ((all (hash-table-ref/default %guarded x #f)) (one (cons queue (list #f))))
+      (if all (set-cdr! all (cons one (cdr all)))
+          (let ((all (list #f one))) (%guard x all) (hash-table-set! %guarded x all)))))
+  (case-lambda
+    (() (%guarded-next queue))
+    ((x) (if (%mortal? x) (with-mutex %guarded-lock (register x))))))
 
 ;; the toplevel
 (define (load name)

@@ -102,9 +102,9 @@ struct port { /* layout: buffer */
     uint64_t header;
     struct bytes *buffer;
     const char *name;
-    size_t at, end; /* input: unread bytes are [at, end). output: bytes so far are [0, at) */
+    size_t at, end; /* input: unread bytes are [at, end). output to memory: bytes so far are [0, at) */
     uint32_t line;
-    int32_t fd; /* -1: memory */
+    struct file *file; /* NULL: memory */
     bool input, binary, closed, interactive, fold; /* fold: the reader folds the case of names */
 };
 struct table { /* layout: buckets */
@@ -112,6 +112,7 @@ struct table { /* layout: buckets */
     struct vector *buckets; /* each a list of (key . value) */
     size_t count;
     int kind;
+    bool weak;
 };
 struct continuation { uint64_t header; Value dynamic[4]; Value fp, ip; Value stack[]; };
 struct alias { uint64_t header; Value name; void *scope; };               /* a symbol renamed by a macro */

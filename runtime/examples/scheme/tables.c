@@ -1,6 +1,7 @@
 /* Hash tables (SRFI 69): chains of pairs in a vector of buckets. Objects do not move, so addresses are good hashes. A thread that
  * shares a table with others must hold a mutex, but without one it loses entries at worst: every access is to a vector
- * by its own length. */
+ * by its own length. Of a weak table an entry whose key is an object stands in an ephemeron, which drops it when the key dies, also
+ * if the value leads to the key; what is left of it goes when the table would grow. */
 #include "scheme.h"
 
 enum { BY_EQ, BY_EQV, BY_EQUAL, BY_STRING };
@@ -36,53 +37,68 @@ static Value table_arg(vm *v, const char *who, Value x) {
 static Value *bucket_of(struct vector *buckets, int kind, Value key) {
     return &buckets->item[hash_for(kind, key) % (buckets->header >> 8)];
 }
+static Value entry_of(vm *v, Value link) { /* (key . value), or #f: its key has died */
+    if (IS_PAIR(CAR(link))) return CAR(link);
+    Value entry = (Value)besom_ephemeron_value(v->m, ADDRESS(CAR(link))); return entry ? entry : FALSE;
+}
+static bool is_for(vm *v, struct table *t, Value link, Value key) {
+    Value entry = entry_of(v, link); return entry != FALSE && same(v, t->kind, key, CAR(entry));
+}
 static Value find(vm *v, Value table, Value key) { /* the entry, or #f */
-    struct table *t = TABLE(table);
-    for (Value l = *bucket_of(t->buckets, t->kind, key); l != NIL; l = CDR(l))
-        if (same(v, t->kind, key, CAR(CAR(l)))) return CAR(l);
-    return FALSE;
+    struct table *t = TABLE(table); Value l = *bucket_of(t->buckets, t->kind, key);
+    while (l != NIL && !is_for(v, t, l, key)) l = CDR(l);
+    return l == NIL ? FALSE : entry_of(v, l);
+}
+static size_t live(vm *v, struct table *t) {
+    size_t n = 0;
+    for (uint64_t i = 0; t->weak && i < t->buckets->header >> 8; i++)
+        for (Value l = t->buckets->item[i]; l != NIL; l = CDR(l)) n += entry_of(v, l) != FALSE;
+    return t->weak ? n : t->count;
 }
 
-static void grow(vm *v, Value table) {
-    struct table *t = TABLE(table); struct vector *old = t->buckets; int64_t n = (int64_t)(old->header >> 8);
-    struct vector *wider = ADDRESS(make_object(v, T_VECTOR, 2 * n, NIL)); /* the table and so `old` are rooted by the caller's arguments */
-    besom_mutator *m = v->m;
-    for (int64_t i = 0; i < n; i++)
-        for (Value l = old->item[i], next; l != NIL; l = next) {
-            Value *to = bucket_of(wider, t->kind, CAR(CAR(l))); next = CDR(l); store(v, l, &CDR(l), *to);
-            besom_write_value(m, wider, to, l);
+static void grow(vm *v, Value table) { /* or only drops the entries that have died, if they are the half */
+    struct table *t = TABLE(table); int64_t n = (int64_t)(t->buckets->header >> 8);
+    if (live(v, t) > LOAD * (size_t)n / 2) n *= 2;
+    struct vector *wider = ADDRESS(make_object(v, T_VECTOR, n, NIL)), *old = t->buckets; besom_mutator *m = v->m;
+    t->count = 0;
+    for (uint64_t i = 0; i < old->header >> 8; i++)
+        for (Value l = old->item[i], next, entry; l != NIL; l = next) {
+            next = CDR(l);
+            if ((entry = entry_of(v, l)) == FALSE) continue;
+            Value *to = bucket_of(wider, t->kind, CAR(entry)); store(v, l, &CDR(l), *to);
+            besom_write_value(m, wider, to, l); t->count++;
         }
     besom_write(m, t, &t->buckets, wider);
 }
 
 static void set(vm *v, Value table, Value key, Value value) { /* all three are arguments, so rooted */
-    Value entry = find(v, table, key);
+    Value entry = find(v, table, key); struct table *t = TABLE(table);
     if (entry != FALSE) { store(v, entry, &CDR(entry), value); return; }
-    struct table *t = TABLE(table);
     if (t->count > LOAD * (t->buckets->header >> 8)) grow(v, table);
-    Value *base = v->sp, pair = hold(v, cons_unrooted(v, key, value)), link = cons_unrooted(v, pair, NIL);
+    Value *base = v->sp; entry = hold(v, cons_unrooted(v, key, value));
+    if (t->weak && IS_POINTER(key)) {
+        void *e = besom_ephemeron_new(v->m, ADDRESS(key), (void *)entry);
+        entry = hold(v, TAGGED(e ? e : alloc_slow_error(v), TAG_OBJECT));
+    }
+    Value link = cons_unrooted(v, entry, NIL);
     struct vector *buckets = t->buckets; Value *to = bucket_of(buckets, t->kind, key);
     store(v, link, &CDR(link), *to); besom_write_value(v->m, buckets, to, link); t->count++;
     v->sp = base;
 }
 
-static Value table_new(vm *v, int kind) {
+/* The comparison procedure chooses among the four built in; any other compares as equal?. */
+static Value table_new(vm *v, int argc, Value *argv, bool weak) {
     Value *base = v->sp, buckets = hold(v, make_object(v, T_VECTOR, FIRST_BUCKETS, NIL));
+    const char *name = argc > 0 && IS_PROC_TYPE(argv[0], T_BUILTIN) ? PRIMITIVE(argv[0])->def->name : "";
     struct table *t = besom_new(v->m, table_layout);
     if (!t) alloc_slow_error(v);
-    t->header = HEADER(T_TABLE, 0), t->buckets = ADDRESS(buckets), t->kind = kind;
+    t->header = HEADER(T_TABLE, 0), t->buckets = ADDRESS(buckets), t->weak = weak;
+    t->kind = !strcmp(name, "eq?") ? BY_EQ : !strcmp(name, "eqv?") || !strcmp(name, "=") ? BY_EQV : !strcmp(name, "string=?") ? BY_STRING : BY_EQUAL;
     return v->sp = base, TAGGED(t, TAG_OBJECT);
 }
-
-/* The comparison procedure chooses among the four built in; any other compares as equal?. */
-BUILTIN(make, "make-hash-table", 0, -1) {
-    int kind = BY_EQUAL;
-    if (argc > 0 && IS_PROC_TYPE(argv[0], T_BUILTIN)) {
-        const char *name = PRIMITIVE(argv[0])->def->name;
-        kind = !strcmp(name, "eq?") ? BY_EQ : !strcmp(name, "eqv?") || !strcmp(name, "=") ? BY_EQV : !strcmp(name, "string=?") ? BY_STRING : BY_EQUAL;
-    }
-    return table_new(v, kind);
-}
+BUILTIN(make, "make-hash-table", 0, -1) { return table_new(v, argc, argv, false); }
+BUILTIN(make_weak, "make-weak-hash-table", 0, -1) { return table_new(v, argc, argv, true); }
+BUILTIN(is_weak, "hash-table-weak?", 1, 1) { return BOOL(TABLE(table_arg(v, "hash-table-weak?", argv[0]))->weak); }
 BUILTIN(is_table, "hash-table?", 1, 1) { return BOOL(IS(argv[0], T_TABLE)); }
 BUILTIN(ref, "%hash-table-ref", 3, 3) { /* (%hash-table-ref table key absent) */
     Value e = find(v, table_arg(v, "hash-table-ref", argv[0]), argv[1]);
@@ -96,21 +112,22 @@ BUILTIN(delete, "hash-table-delete!", 2, 2) {
     struct table *t = TABLE(table_arg(v, "hash-table-delete!", argv[0])); struct vector *buckets = t->buckets;
     Value *bucket = bucket_of(buckets, t->kind, argv[1]), before = 0;
     for (Value l = *bucket; l != NIL; before = l, l = CDR(l)) {
-        if (!same(v, t->kind, argv[1], CAR(CAR(l)))) continue;
+        if (!is_for(v, t, l, argv[1])) continue;
         if (before) store(v, before, &CDR(before), CDR(l));
         else besom_write_value(v->m, buckets, bucket, CDR(l));
         t->count--; return TRUE;
     }
     return FALSE;
 }
-BUILTIN(count, "hash-table-size", 1, 1) { return FIX((int64_t)TABLE(table_arg(v, "hash-table-size", argv[0]))->count); }
+BUILTIN(count, "hash-table-size", 1, 1) { return FIX((int64_t)live(v, TABLE(table_arg(v, "hash-table-size", argv[0])))); }
 ALSO(count, 3, "hash-table-count", 1, 1)
 BUILTIN(to_alist, "hash-table->alist", 1, 1) {
     Value *base = v->sp; hold(v, NIL);
     struct vector *buckets = TABLE(table_arg(v, "hash-table->alist", argv[0]))->buckets;
     hold(v, TAGGED(buckets, TAG_OBJECT)); /* another thread may replace them */
     for (uint64_t i = 0; i < buckets->header >> 8; i++)
-        for (Value l = buckets->item[i]; l != NIL; l = CDR(l)) *base = cons(v, cons(v, CAR(CAR(l)), CDR(CAR(l))), *base);
+        for (Value l = buckets->item[i], e; l != NIL; l = CDR(l))
+            if ((e = entry_of(v, l)) != FALSE) *base = cons(v, cons(v, CAR(e), CDR(e)), *base);
     return *base;
 }
 static Value hash_result(Value h, int argc, Value *argv) {
