@@ -313,7 +313,7 @@ fn a_late_thread_is_seen_in_the_delays() {
             let h = histogram(&metrics, name);
             let late: u64 =
                 h.counts.iter().zip(h.bounds).filter(|(_, b)| **b > 100_000_000).map(|(n, _)| n).sum();
-            assert!(late == 1 && h.sum > 100_000_000, "{name}: {h:?}");
+            assert!(late >= 1 && h.sum > 100_000_000, "{name}: {h:?}");
             if mode == STOP_THE_WORLD || name == phase {
                 let mut buckets = h.counts.iter().zip(h.bounds.windows(2));
                 assert!(
