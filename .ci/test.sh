@@ -4,7 +4,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit
 steps=("$@")
-[ $# -gt 0 ] || steps=(fmt clippy doc lib exports cargo-debug cargo-release c install scheme readme bench loom valgrind races stress)
+[ $# -gt 0 ] || steps=(fmt clippy doc lib exports cargo-debug cargo-release c install scheme readme bench loom valgrind checkers races stress)
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 passed=0 failed=0 bad=()

@@ -4,6 +4,7 @@ pub mod address_space;
 pub mod central;
 mod check;
 pub mod heap_tables;
+mod late_runs;
 pub mod os;
 mod page_alloc;
 mod page_bits;

@@ -12,12 +12,13 @@
 //! latter.
 
 use crate::address_space::AddressSpace;
+use crate::late_runs::LateRuns;
 use crate::os::{OutOfMemory, huge_page_size, page_size};
 use crate::page_alloc::PageAlloc;
 use crate::page_cache::{MOST_CACHED, PageCache};
 use crate::units::{Bytes, CHUNK_PAGES, CHUNK_SIZE, PAGE_SIZE, PageId, Pages};
 use besom_stats::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering::Relaxed, lock};
-use besom_stats::{SystemStats, Writer, fatal};
+use besom_stats::{SystemStats, Writer, fatal, memory_checker};
 
 /// How a page heap is made.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +63,7 @@ pub struct PageRun {
 /// The pages of one heap.
 ///
 /// - `grown == in_use + free + released`, with `free == ready - in_use` and `released == grown - ready`;
-///   pages in caches are counted as free or released,
+///   pages in caches, and those that come back late, are counted as free or released,
 ///   those on their way to the system as free
 /// - `in_use <= ready <= grown`, at every moment
 /// - in the bitmaps: `used == in_use + cached + being released`, `scavenged == released - cached without memory`
@@ -71,6 +72,8 @@ pub struct PageRun {
 pub struct PageHeap {
     space: AddressSpace,
     pages: Mutex<PageAlloc>,
+    /// Locked after `pages`.
+    late: Mutex<LateRuns>,
     /// Pages that were on their way to the system are back.
     put_back: Condvar,
     tables: PageTables,
@@ -102,9 +105,11 @@ impl PageHeap {
                 Err(_) => want = Bytes(space.len() / 2),
             }
         };
+        memory_checker::open(space.base());
         Ok(PageHeap {
             space,
             pages: Mutex::new(pages),
+            late: Mutex::new(LateRuns::new()?),
             put_back: Condvar::new(),
             tables: config.tables,
             metadata_per_page: config.tables.bytes(),
@@ -178,6 +183,14 @@ impl PageHeap {
     }
 
     fn alloc_locked(&self, n: Pages, stats: Writer<'_>) -> Option<PageRun> {
+        self.try_locked(n, stats).or_else(|| {
+            // The pages that are missing may be those that come back late.
+            let more = self.return_late(&mut lock(&self.pages));
+            if more { self.try_locked(n, stats) } else { None }
+        })
+    }
+
+    fn try_locked(&self, n: Pages, stats: Writer<'_>) -> Option<PageRun> {
         // Before anything is grown for it in vain.
         if !self.could_hold(n) {
             return None;
@@ -223,6 +236,7 @@ impl PageHeap {
         if self.space.prepare(first, more).is_err() {
             return false;
         }
+        memory_checker::withhold(self.base() + first.offset(), more.bytes().0);
         // Each chunk is looked at once, when it is grown past.
         let grown = pages.grown().0 / CHUNK_PAGES;
         (grown.saturating_sub(self.last_growth.swap(chunks, Relaxed))..grown)
@@ -310,6 +324,9 @@ impl PageHeap {
     pub fn free(&self, start: PageId, n: Pages, cache: Option<&mut PageCache>, stats: Writer<'_>) {
         stats.acquire().in_heap(-(n.bytes().0 as i64));
         self.in_use.fetch_sub(n.0, Relaxed);
+        if memory_checker::is_present() {
+            return self.free_late(start, n);
+        }
         if !cache.is_some_and(|cache| cache.put(start, n.0)) {
             lock(&self.pages).free(start, n);
         }
@@ -395,7 +412,14 @@ impl PageHeap {
     }
 }
 
+impl Drop for PageHeap {
+    fn drop(&mut self) {
+        memory_checker::close(self.base(), self.grown().bytes().0);
+    }
+}
+
 mod frozen;
+mod late;
 mod release;
 pub use frozen::{FrozenPages, PageCounts};
 pub use release::{Pass, Step};

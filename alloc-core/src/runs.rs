@@ -11,6 +11,7 @@ use crate::heap_tables::GRANULE_SHIFT;
 use crate::span::Span;
 use crate::span_heap::SpanHeap;
 use crate::units::PageId;
+use besom_stats::memory_checker;
 use besom_stats::sync::raw::{AtomicU64, Ordering::*};
 
 /// Bytes of a run, at least one slot. Higher: a run that is zeroed leaves the L1 cache before the mutator
@@ -62,6 +63,9 @@ impl SpanHeap {
         span.set_alloc_count(span.alloc_count() + n);
         let start = page.offset() + first as usize * slot_bytes;
         let run = Run { start, end: start + n as usize * slot_bytes };
+        if memory_checker::is_present() {
+            self.lend(run, slot_bytes);
+        }
         if span.needs_zero() {
             // SAFETY: the slots are free and the caller owns the span, so nobody else reads or writes them.
             unsafe { std::ptr::write_bytes(self.address(run.start), 0, run.end - run.start) };
@@ -90,6 +94,24 @@ impl SpanHeap {
         }
         span.set_alloc_count(span.alloc_count() - n);
         span.set_free_index(span.free_index().min(first));
+        if memory_checker::is_present() {
+            for slot in self.slots(unused, slot_bytes) {
+                memory_checker::take_back(self.tables().base(), slot, slot_bytes);
+            }
+        }
+    }
+
+    #[cold]
+    fn lend(&self, run: Run, slot_bytes: usize) {
+        for slot in self.slots(run, slot_bytes) {
+            memory_checker::lend(self.tables().base(), slot, slot_bytes);
+        }
+    }
+
+    /// The addresses of a run's slots.
+    fn slots(&self, run: Run, slot_bytes: usize) -> impl Iterator<Item = usize> {
+        let base = self.tables().base();
+        (run.start..run.end).step_by(slot_bytes).map(move |offset| base + offset)
     }
 }
 

@@ -15,12 +15,16 @@ use crate::span::{Span, SpanShape};
 use crate::span_class::{ClassTable, FIRST_LAYOUT, Kind, OWN_LAYOUTS, SPAN_CLASS_COUNT, SpanClass};
 use crate::stopped::Stopped;
 use crate::sweep_protocol::SweepPhase;
-use crate::units::{Bytes, CHUNK_PAGES, PageId, Pages};
+use crate::units::{Bytes, CHUNK_PAGES, PAGE_SIZE, PageId, Pages};
 use besom_stats::sync::raw::{AtomicU32, Ordering::*};
-use besom_stats::{ConsistentHeapStats, SystemStats, Writer};
+use besom_stats::{ConsistentHeapStats, SystemStats, Writer, memory_checker};
 
 /// The list that holds every large object's span, whatever its kind.
 const LARGE_LIST: SpanClass = SpanClass(0);
+
+/// While a memory checker watches and less is in use, a freed slot is not handed out at all, but one of a new span.
+/// Higher: a program under a checker takes more memory. Lower: a use after free goes unnoticed sooner.
+const SPREAD: Pages = Pages((256 << 20) / PAGE_SIZE);
 
 /// The spans of one heap.
 ///
@@ -180,8 +184,23 @@ impl SpanHeap {
     /// A swept span of the class with free slots, which the caller owns from here: from the swept partial set,
     /// else by sweeping, else new. `None`: the page heap has nothing left.
     pub fn take(&self, class: SpanClass, cache: &mut PageCache, stats: Writer<'_>) -> Option<PageId> {
+        if memory_checker::is_present()
+            && self.pages.in_use() < self.spread()
+            && let Some(span) = self.new_span(class, cache, stats)
+        {
+            return Some(span);
+        }
         let swept = self.phase.take(self, class.index() as u32, stats);
         swept.or_else(|| self.new_span(class, cache, stats))
+    }
+
+    /// [`SPREAD`], or half of a limit.
+    #[cold]
+    fn spread(&self) -> Pages {
+        let limits = [self.pages.limit(), self.pages.soft_limit()];
+        let halves =
+            limits.into_iter().filter(|limit| limit.0 != 0).map(|limit| Pages(limit.0 / 2 / PAGE_SIZE));
+        halves.fold(SPREAD, Pages::min)
     }
 
     /// A new span of a small class.
@@ -241,6 +260,10 @@ impl SpanHeap {
         span.take_uncounted();
         span.set_free_index(1);
         stats.acquire().large_alloc(run.pages.bytes().0 as u64);
+        if memory_checker::is_present() {
+            let start = self.address(run.start.offset()).addr();
+            memory_checker::lend(self.tables.base(), start, span.large_bytes().0);
+        }
         if colour == Colour::Black {
             self.tables.mark_shared(run.start.offset());
         }

@@ -11,7 +11,7 @@ use crate::span_heap::SpanHeap;
 use crate::sweep_protocol::{SweepGen, Sweepable, Sweeping, Swept};
 use crate::units::{Bytes, PageId, Pages};
 use besom_stats::sync::raw::Ordering::*;
-use besom_stats::{Writer, fatal};
+use besom_stats::{Writer, fatal, memory_checker};
 
 /// What freed memory is filled with, when asked: no valid pointer, no small number, odd.
 pub const CLOBBER: u8 = 0xDB;
@@ -66,6 +66,7 @@ impl SpanHeap {
         let pages = if span.is_large() { Pages(1) } else { span.pages() };
         let alloc = self.tables().alloc_words(page, pages);
         let marks = self.tables().mark_words(page, pages);
+        let shown = self.clobbers() || memory_checker::is_present();
         let mut live = 0;
         let mut freed = 0;
         for (word, (alloc, mark)) in alloc.iter().zip(marks).enumerate() {
@@ -74,8 +75,8 @@ impl SpanHeap {
                 self.report_zombie(page, word * 64 + (m & !a).trailing_zeros() as usize);
             }
             if a != m {
-                if self.clobbers() {
-                    self.clobber(page, word, a & !m, span.slot_bytes());
+                if shown {
+                    self.show_freed(page, word, a & !m, span.slot_bytes());
                 }
                 freed += (a & !m).count_ones();
                 alloc.store(m, Relaxed);
@@ -113,8 +114,9 @@ impl SpanHeap {
         Swept { page, has_free }
     }
 
+    /// Makes a use of what is freed show.
     #[cold]
-    fn clobber(&self, page: PageId, word: usize, mut freed: u64, slot_bytes: usize) {
+    fn show_freed(&self, page: PageId, word: usize, mut freed: u64, slot_bytes: usize) {
         let span = self.tables().span(page);
         while freed != 0 {
             let granule = word * 64 + freed.trailing_zeros() as usize;
@@ -124,8 +126,14 @@ impl SpanHeap {
             );
             let start = page.offset() + slot as usize * slot_bytes;
             let bytes = if span.is_large() { span.large_bytes() } else { Bytes(slot_bytes) };
-            // SAFETY: the slot was not marked, so nobody holds it, and the caller owns its span.
-            unsafe { std::ptr::write_bytes(self.address(start), CLOBBER, bytes.0) };
+            if self.clobbers() {
+                memory_checker::open_up(self.address(start).addr(), bytes.0);
+                // SAFETY: the slot was not marked, so nobody holds it, and the caller owns its span.
+                unsafe { std::ptr::write_bytes(self.address(start), CLOBBER, bytes.0) };
+            }
+            if memory_checker::is_present() {
+                memory_checker::take_back(self.tables().base(), self.address(start).addr(), bytes.0);
+            }
             freed &= freed - 1;
         }
     }

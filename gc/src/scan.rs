@@ -6,9 +6,9 @@
 use crate::layout::Layouts;
 use besom_alloc_core::span_class::{ClassFacts, Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
-use besom_stats::fatal;
 use besom_stats::race_detector::outside;
 use besom_stats::sync::raw::{AtomicUsize, Ordering::Relaxed};
+use besom_stats::{fatal, memory_checker};
 use std::ffi::c_void;
 
 /// How words of kind [`Kind::Values`] hold pointers: `w` is one if `(w & mask) == tag`, to the object that
@@ -135,6 +135,19 @@ pub unsafe fn scan_words<V: Visitor + ?Sized>(
         }
         // Not kinds of ranges: they add no edges.
         Kind::Traced | Kind::Typed | Kind::TypedShared => {}
+    }
+}
+
+/// Shows the words of a native stack to the visitor, where words may lie that were never written.
+///
+/// # Safety
+/// As for [`scan_words`].
+pub unsafe fn scan_stack<V: Visitor + ?Sized>(start: *const usize, words: usize, visitor: &mut V) {
+    let tracked = memory_checker::tracks_values();
+    for i in 0..words {
+        // SAFETY: the caller's promise.
+        let word = unsafe { read(start.add(i)) };
+        visitor.stale(if tracked { memory_checker::known(word) } else { word });
     }
 }
 

@@ -768,6 +768,11 @@ besom_status besom_timeline_stop(besom_heap *heap);
  *   besom: verify: ...    a check of the heap's structures, or of marking against a second marking, failed
  *   besom: zombie: ...    the sweeper found a marked slot that was never allocated: a stray or stale pointer
  *
+ * Under valgrind's memcheck, and in a program built with -fsanitize=address, memory of a heap that is no object's may not be
+ * accessed: the use of an object after it was swept is reported at its line. The library finds out by itself, and then
+ * allocates object by object on the slow path, tiny objects too, and uses freed memory again late. docs/debugging.md has
+ * the commands, and what a report says.
+ *
  * The checked build is the library with its debug assertions (make lib CHECKED=1, in target/checked): slower, and it
  * keeps the struct of each heap that was freed, and the array of its mutators, so that every function that takes a heap or
  * a mutator tells a freed one (the inline ones where they leave their fast path):
@@ -925,20 +930,36 @@ BESOM_INLINE void besom_store_word(void *slot, uint64_t value)
 #endif
 }
 
+/* AddressSanitizer does not see what the slow path stores to; it sees this. */
+#if defined(__has_feature)
+#define BESOM_HAS_FEATURE(x) __has_feature(x)
+#else
+#define BESOM_HAS_FEATURE(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || BESOM_HAS_FEATURE(address_sanitizer)
+#define BESOM_LOOK(slot) ((void)*(const volatile char *)(slot))
+#else
+#define BESOM_LOOK(slot) ((void)0)
+#endif
+
 BESOM_INLINE void besom_write(besom_mutator *m, void *object, void *slot, void *value)
 {
-    if (BESOM_UNLIKELY(m->barrier != 0))
+    if (BESOM_UNLIKELY(m->barrier != 0)) {
+        BESOM_LOOK(slot);
         besom_write_slow(m, object, slot, value);
-    else
+    } else {
         besom_store_word(slot, (uint64_t)(uintptr_t)value);
+    }
 }
 
 BESOM_INLINE void besom_write_value(besom_mutator *m, void *object, uint64_t *slot, uint64_t value)
 {
-    if (BESOM_UNLIKELY(m->barrier != 0))
+    if (BESOM_UNLIKELY(m->barrier != 0)) {
+        BESOM_LOOK(slot);
         besom_write_value_slow(m, object, slot, value);
-    else
+    } else {
         besom_store_word(slot, value);
+    }
 }
 
 BESOM_INLINE void besom_frame_push(besom_mutator *m, struct besom_frame *frame)

@@ -10,6 +10,7 @@ use besom_alloc_core::span_heap::LargeObject;
 use besom_alloc_core::units::{Bytes, Pages};
 use besom_gc::Cause;
 use besom_gc::layout::Layout;
+use besom_stats::memory_checker;
 use besom_stats::race_detector::{acquire, outside};
 
 use crate::mcache::Refill;
@@ -100,13 +101,14 @@ impl Heap {
             if !object.is_null() {
                 let slot = self.spans.classes().get(class).facts().slot_bytes as usize;
                 object.add(slot - 8).cast::<u64>().write(u64::from(number));
+                memory_checker::keep_back(object.addr() + slot - 8, 8);
             }
             object
         }
     }
 
     fn shares_blocks(&self) -> bool {
-        self.options.tiny != 0 && self.options.collect_every == 0
+        self.options.tiny != 0 && !self.context().single
     }
 
     /// An allocation is a safepoint, and with `collect_every` sometimes a cycle.

@@ -20,9 +20,9 @@ use besom_alloc_core::span_heap::{Found, SpanHeap};
 use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::Kind as Slice;
 use besom_gc::{Collector, Config, Phase};
-use besom_stats::race_detector;
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
+use besom_stats::{memory_checker, race_detector};
 use std::alloc::Layout;
 use std::marker::PhantomPinned;
 use std::mem::ManuallyDrop;
@@ -51,6 +51,8 @@ pub struct Heap {
     pub(crate) driver: Driver,
     pub(crate) scavenger: Scavenger,
     pub(crate) tiny_allocs: AtomicU64,
+    /// Every allocation takes the slow path, for a slot of its own: `collect_every`, or a memory checker.
+    single: bool,
     mutators: ManuallyDrop<Mapping>,
     /// Room for what blocked threads hold, by seat.
     snapshots: Mutex<Vec<Option<Mapping>>>,
@@ -74,9 +76,11 @@ impl Heap {
     pub fn new(options: &Options) -> Result<Pin<Box<Heap>>> {
         options.check()?;
         race_detector::detect();
+        memory_checker::detect();
         let wanted = Bytes(options.heap_limit.saturating_mul(RESERVE_OVER_LIMIT).min(DEFAULT_RESERVE.0));
         let mut spans = SpanHeap::new(wanted, Bytes(options.heap_limit), options.clobber_free != 0)?;
-        if options.collect_every != 0 {
+        let single = options.collect_every != 0 || memory_checker::is_present();
+        if single {
             spans.reuse_late();
         }
         spans.pages().set_soft_limit(Bytes(options.memory_limit));
@@ -111,6 +115,7 @@ impl Heap {
             driver: Driver::new(),
             scavenger: Scavenger::new(),
             tiny_allocs: AtomicU64::new(0),
+            single,
             snapshots: Mutex::new(Vec::new()),
             seats_used: AtomicU32::new(0),
             ps: PSet::new(MUTATORS_MOST)?,
@@ -156,7 +161,7 @@ impl Heap {
             heap: &self.spans,
             collector: &self.collector,
             tiny_allocs: &self.tiny_allocs,
-            single: self.options.collect_every != 0,
+            single: self.single,
         }
     }
 

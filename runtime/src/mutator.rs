@@ -9,11 +9,11 @@ use crate::scan_turn::ScanTurn;
 use crate::scheduler::{POLL_STOP, Seat};
 use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::units::Bytes;
-use besom_gc::scan::scan_words;
+use besom_gc::scan::{scan_stack, scan_words};
 use besom_gc::{TraceFn, Tracer, Visitor};
-use besom_stats::fatal;
 use besom_stats::race_detector::{outside, unwatch};
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
+use besom_stats::{fatal, memory_checker};
 use std::ffi::c_void;
 
 /// Seats of a heap. Higher: address space, 256 bytes each. Lower: programs with very many threads are refused.
@@ -319,8 +319,10 @@ impl Mutator {
             }
             let (words, count) = (*m).stack_words();
             let stack = (0..count).map(|i| words.add(i).read_volatile());
+            let tracked = memory_checker::tracks_values();
             let mut len = 0;
             for word in (*m).registers.words.into_iter().chain(stack) {
+                let word = if tracked { memory_checker::known(word) } else { word };
                 if heap.spans.tables().offset_of(word).is_some() {
                     if len == (*m).snapshot_room {
                         fatal(format_args!(
@@ -410,8 +412,8 @@ impl Mutator {
                 words += self.snapshot_len;
             } else if self.stack_base != 0 {
                 let (stack, count) = self.stack_words();
-                self.registers.words.into_iter().for_each(|word| visitor.stale(word));
-                (0..count).for_each(|i| visitor.stale(stack.add(i).read_volatile()));
+                scan_stack(self.registers.words.as_ptr(), 12, visitor);
+                scan_stack(stack, count, visitor);
                 words += count;
             }
             if let Some(function) = self.roots {

@@ -5,10 +5,12 @@ mod delta;
 mod fatal;
 mod histogram;
 mod mem_stats;
+pub mod memory_checker;
 mod pause_log;
 pub mod race_detector;
 pub mod sync;
 mod system;
+mod valgrind;
 
 pub use consistent::{ConsistentHeapStats, StatsGuard, StatsSeq, Writer};
 pub use delta::{HeapStatsDelta, SIZE_CLASSES};

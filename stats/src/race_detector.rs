@@ -231,9 +231,11 @@ fn tsan() -> Option<&'static Tsan> {
     Some(unsafe { &*(&raw const *functions).cast::<Tsan>() })
 }
 
-/// Valgrind's requests: rotations that leave all as it was, and mean something to Valgrind alone.
+/// The requests to helgrind that are used.
 mod helgrind {
-    const TOOL: usize = (b'H' as usize) << 24 | (b'G' as usize) << 16;
+    use crate::valgrind::{of_tool, request};
+
+    const TOOL: usize = of_tool(*b"HG");
     const SEND: usize = TOOL + 0x121;
     const RECEIVE: usize = TOOL + 0x122;
     const ACCESSIBLE: usize = TOOL + 0x12e;
@@ -264,30 +266,6 @@ mod helgrind {
     /// From here on they are not.
     pub fn unwatch(start: usize, bytes: usize) {
         request(UNWATCH, start, bytes, 0);
-    }
-
-    /// The answer, or 0 without Valgrind.
-    fn request(code: usize, a: usize, b: usize, c: usize) -> usize {
-        let request = [code, a, b, c, 0, 0];
-        let mut answer = 0usize;
-        // SAFETY: changes nothing but flags and `answer`; Valgrind reads the request.
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            core::arch::asm!(
-                "rol rdi, 3", "rol rdi, 13", "rol rdi, 61", "rol rdi, 51", "xchg rbx, rbx",
-                in("rax") &raw const request, inout("rdx") answer, options(nostack)
-            );
-        }
-        // SAFETY: as above.
-        #[cfg(target_arch = "aarch64")]
-        unsafe {
-            core::arch::asm!(
-                "ror x12, x12, #3", "ror x12, x12, #13", "ror x12, x12, #51", "ror x12, x12, #61",
-                "orr x10, x10, x10",
-                in("x4") &raw const request, inout("x3") answer, options(nostack)
-            );
-        }
-        answer
     }
 }
 

@@ -74,6 +74,12 @@ static inline int check_short(void)
     return getenv("CHECK_SHORT") != NULL;
 }
 
+/* Set by the runner under memcheck: tiny objects do not share blocks, and what is freed must not be read. */
+static inline int check_watched(void)
+{
+    return getenv("CHECK_WATCHED") != NULL;
+}
+
 /* Whether the default mode, which the runner may set, is BESOM_CONCURRENT. */
 static inline int check_concurrent(void)
 {

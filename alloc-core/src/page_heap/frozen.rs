@@ -27,7 +27,9 @@ pub struct PageCounts {
 
 impl<'h> FrozenPages<'h> {
     pub(super) fn new(heap: &'h PageHeap) -> FrozenPages<'h> {
-        FrozenPages { heap, pages: lock(&heap.pages) }
+        let mut pages = lock(&heap.pages);
+        heap.return_late(&mut pages);
+        FrozenPages { heap, pages }
     }
 
     /// The counts.

@@ -113,6 +113,7 @@ impl PageHeap {
     /// Gives free memory back to the system now, at most `at_most`; says how much. From the top, and what is or was
     /// dense last.
     pub fn release(&self, at_most: Bytes, stats: Writer<'_>) -> Bytes {
+        self.return_late(&mut lock(&self.pages));
         let (mut left, mut total) = (Pages(at_most.0 / PAGE_SIZE), Pages(0));
         let mut forced = Forced::new(Huge::Cut);
         while left.0 > 0 {
@@ -189,6 +190,9 @@ impl PageHeap {
             let ready = self.ready.load(Relaxed) + n.0;
             let over = self.cost(ready, ready.max(self.most_ready.load(Relaxed))).saturating_sub(soft);
             let over = Pages(over.div_ceil(PAGE_SIZE).next_multiple_of(group()));
+            if over.0 > 0 {
+                self.return_late(&mut lock(&self.pages));
+            }
             if over.0 == 0 || self.release_forced(over, &mut forced, stats).0 == 0 {
                 return;
             }
