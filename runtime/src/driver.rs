@@ -5,7 +5,7 @@ use crate::requests::{Next, Requests};
 use besom_alloc_core::os::{self, Thread};
 use besom_gc::pacer::Spent;
 use besom_stats::race_detector::inside;
-use besom_stats::sync::{Mutex, lock};
+use besom_stats::sync::{Held, Mutex, hold, lock};
 use std::ffi::c_void;
 use std::time::Duration;
 
@@ -36,6 +36,19 @@ impl Driver {
         })
     }
 
+    /// Keeps the thread from its next request, and everybody from starting it.
+    pub fn hold(&self) -> [Held<'_>; 2] {
+        [self.requests.hold(), hold(&self.thread)]
+    }
+
+    /// In the child of a fork: there is no thread any more, and nothing is asked for.
+    pub fn after_fork(&self) {
+        self.requests.after_fork();
+        if let Some(thread) = lock(&self.thread).take() {
+            thread.forget();
+        }
+    }
+
     /// Ends the thread; a cycle that it leads must have been abandoned.
     pub fn stop(&self) {
         self.requests.quit();
@@ -52,6 +65,7 @@ unsafe extern "C" fn run(arg: *mut c_void) -> *mut c_void {
     // SAFETY: the caller's promise.
     let heap = unsafe { &*arg.cast::<Heap>() };
     let _inside = inside(heap);
+    os::enter_own_thread();
     let limiter = heap.collector.pacer().limiter();
     loop {
         // It lets go with time; who waits for a cycle does not look at the clock.

@@ -13,6 +13,7 @@ mod collect;
 mod driver;
 mod face;
 pub mod ffi;
+mod fork;
 pub mod handles;
 mod heap;
 mod mcache;

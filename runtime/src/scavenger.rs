@@ -15,7 +15,7 @@ use besom_alloc_core::units::{Bytes, Pages};
 use besom_gc::timeline::Kind;
 use besom_stats::race_detector::inside;
 use besom_stats::sync::raw::{AtomicU64, Ordering::*};
-use besom_stats::sync::{Condvar, Mutex, MutexGuard, lock};
+use besom_stats::sync::{self, Condvar, Mutex, MutexGuard, hold, lock};
 use goal::{Goal, Held};
 use std::ffi::c_void;
 use std::sync::PoisonError;
@@ -87,6 +87,18 @@ impl Scavenger {
             state.thread = unsafe { os::spawn_thread(c"besom-scavenge", run, arg) }.ok();
         }
         self.changed.notify_one();
+    }
+
+    /// Keeps the thread from its next look at what is wanted, and everybody from starting it.
+    pub fn hold(&self) -> sync::Held<'_> {
+        hold(&self.state)
+    }
+
+    /// In the child of a fork: there is no thread any more.
+    pub fn after_fork(&self) {
+        if let Some(thread) = lock(&self.state).thread.take() {
+            thread.forget();
+        }
     }
 
     /// Ends the thread, in the middle of its work if it must be.

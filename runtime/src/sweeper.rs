@@ -4,7 +4,7 @@ use crate::heap::Heap;
 use besom_alloc_core::os::{self, Thread};
 use besom_gc::timeline::{Gathered, Kind};
 use besom_stats::race_detector::inside;
-use besom_stats::sync::{Condvar, Mutex, lock};
+use besom_stats::sync::{Condvar, Held, Mutex, hold, lock};
 use std::ffi::c_void;
 use std::sync::PoisonError;
 
@@ -38,6 +38,19 @@ impl Sweeper {
             state.thread = unsafe { os::spawn_thread(c"besom-sweep", run, arg) }.ok();
         }
         self.changed.notify_one();
+    }
+
+    /// Keeps the thread from its next look at what is wanted, and everybody from starting it.
+    pub fn hold(&self) -> Held<'_> {
+        hold(&self.state)
+    }
+
+    /// In the child of a fork: there is no thread any more. What is not swept waits for the next cycle, or for those who
+    /// need it.
+    pub fn after_fork(&self) {
+        if let Some(thread) = lock(&self.state).thread.take() {
+            thread.forget();
+        }
     }
 
     /// Ends the thread, in the middle of its work if it must be.
