@@ -280,13 +280,14 @@ static void handle(int signal)
     __atomic_fetch_add(is_the_programs ? &handled : &strayed, 1, __ATOMIC_RELAXED);
 }
 
-static int storm_over;
+static int storm_over, in_the_storm;
 
 static void *work_in_the_storm(void *unused)
 {
     besom_mutator *m;
     node *t = NULL;
     is_the_programs = 1;
+    __atomic_fetch_add(&in_the_storm, 1, __ATOMIC_RELEASE);
     m = attach(shared);
     {
         BESOM_FRAME(m, &t);
@@ -320,6 +321,7 @@ static void a_storm_of_signals_is_the_programs(void)
     shared = open_heap(BESOM_CONCURRENT);
     m = attach(shared);
     for (i = 0; i < 2; i++) NEED(pthread_create(&threads[i], NULL, work_in_the_storm, NULL) == 0);
+    while (__atomic_load_n(&in_the_storm, __ATOMIC_ACQUIRE) < 2) usleep(100);
     every.it_interval.tv_sec = every.it_value.tv_sec = 0;
     every.it_interval.tv_usec = every.it_value.tv_usec = 500;
     NEED(setitimer(ITIMER_REAL, &every, NULL) == 0);
