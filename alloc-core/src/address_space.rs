@@ -12,7 +12,7 @@
 use crate::os::{Mapping, OutOfMemory, Reservation, address_space_left};
 use crate::units::{Bytes, CHUNK_SIZE, PAGE_SIZE, PageId, Pages};
 use besom_stats::sync::raw::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use besom_stats::sync::{Mutex, lock};
+use besom_stats::sync::{Held, Mutex, hold, lock};
 
 /// Reserved when the embedder names no size. Higher: the tables' mappings, 2.4 % of it, no longer fit
 /// 47-bit addresses for many heaps at once. Lower: a heap that could still have grown is full.
@@ -147,6 +147,11 @@ impl AddressSpace {
             // One mapping again, or nearly.
             self.whole.advise_huge(self.base, self.len, false);
         }
+    }
+
+    /// Keeps everybody from deciding about huge pages.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        hold(&self.advice)
     }
 
     /// Whether a chunk is refused huge pages, and might have them again.

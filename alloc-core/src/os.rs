@@ -6,6 +6,7 @@
 use besom_stats::race_detector;
 use libc::{c_int, c_void};
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::io::Read as _;
 use std::time::Duration;
@@ -259,6 +260,28 @@ impl Thread {
         }
         std::mem::forget(self);
         result
+    }
+}
+
+thread_local! {
+    static OWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// To be called first by the body of a thread of the runtime's own that may call the program's functions.
+pub fn enter_own_thread() {
+    OWN.set(true);
+}
+
+/// Whether the calling thread has done so.
+pub fn is_own_thread() -> bool {
+    OWN.get()
+}
+
+impl Thread {
+    /// In the child of a fork, in which the thread does not exist: forgets it. (To join it would fail, to detach it would
+    /// touch what the system's library has taken back.)
+    pub fn forget(self) {
+        std::mem::forget(self);
     }
 }
 

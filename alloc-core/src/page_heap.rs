@@ -17,7 +17,7 @@ use crate::os::{OutOfMemory, huge_page_size, page_size};
 use crate::page_alloc::PageAlloc;
 use crate::page_cache::{MOST_CACHED, PageCache};
 use crate::units::{Bytes, CHUNK_PAGES, CHUNK_SIZE, PAGE_SIZE, PageId, Pages};
-use besom_stats::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering::Relaxed, lock};
+use besom_stats::sync::{AtomicUsize, Condvar, Held, Mutex, MutexGuard, Ordering::Relaxed, hold, lock};
 use besom_stats::{SystemStats, Writer, fatal, memory_checker};
 
 /// How a page heap is made.
@@ -409,6 +409,14 @@ impl PageHeap {
     /// Holds everything as it is, as long as nobody takes or frees pages through a cache.
     pub fn freeze(&self) -> FrozenPages<'_> {
         FrozenPages::new(self)
+    }
+
+    /// Keeps everybody outside, with no pages on their way to the system.
+    pub fn hold(&self) -> [Held<'_>; 3] {
+        // Who decides about huge pages has it before the pages' lock, and who puts off what is freed after it.
+        let advice = self.space.hold();
+        let pages = self.hold_pages();
+        [advice, pages, hold(&self.late)]
     }
 }
 

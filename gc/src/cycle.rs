@@ -20,7 +20,7 @@ use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::{Bytes, Pages};
 use besom_stats::sync::raw::{AtomicBool, AtomicU64, Ordering::*};
-use besom_stats::sync::{Mutex, lock};
+use besom_stats::sync::{Held, Mutex, hold, lock};
 use besom_stats::{PauseLog, Writer, print_line};
 use std::ffi::c_void;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -414,6 +414,25 @@ impl Collector {
             hard_limit: self.config.hard_limit,
             marking,
         }
+    }
+
+    /// Keeps everybody from starting or stopping the timeline, and the background sweeper from its next step. To be taken
+    /// before the locks of the heap.
+    pub fn hold_first(&self) -> [Held<'_>; 2] {
+        [self.timeline.hold(), hold(&self.background)]
+    }
+
+    /// Keeps everybody outside of what the collector has locks for. To be taken after the locks of the heap; no cycle runs.
+    pub fn hold_last(&self) -> [Held<'_>; 11] {
+        let [threads, jobs, blocks] = self.marker.hold();
+        let [a, b, c, d, e] = self.specials.hold();
+        [threads, jobs, blocks, self.pacer.hold(), self.measures.hold(), self.pauses.hold(), a, b, c, d, e]
+    }
+
+    /// In the child of a fork that was made while both were held: there are no other threads.
+    pub fn after_fork(&self) {
+        self.marker.after_fork();
+        self.timeline.after_fork();
     }
 
     /// Sweeps what is due before `bytes` more are allocated; the pages.

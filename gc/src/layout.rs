@@ -11,7 +11,7 @@ use besom_alloc_core::span_class::{FIRST_LAYOUT, OWN_LAYOUTS};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::units::Bytes;
 use besom_stats::sync::raw::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
-use besom_stats::sync::{Mutex, MutexGuard, lock};
+use besom_stats::sync::{Held, Mutex, MutexGuard, hold, lock};
 use bitvec::prelude::{BitVec, Lsb0};
 
 /// All layouts of a heap. Higher: 32 bytes of address space each, and nothing else. Lower: a VM that makes a
@@ -177,6 +177,11 @@ impl Layouts {
     /// Holds the layouts as they are.
     pub fn hold(&self) -> HeldLayouts<'_> {
         HeldLayouts { layouts: self, taken: lock(&self.taken) }
+    }
+
+    /// The same, for who is not interested in them.
+    pub fn hold_out(&self) -> Held<'_> {
+        hold(&self.taken)
     }
 }
 

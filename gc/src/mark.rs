@@ -22,7 +22,7 @@ use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
 use besom_stats::sync::{
-    Mutex, lock,
+    Held, Mutex, lock,
     raw::{AtomicBool, Ordering::Relaxed},
 };
 use block::BlockPool;
@@ -228,6 +228,17 @@ impl Marker {
     /// The ephemerons.
     pub fn ephemerons(&self) -> &Ephemerons {
         &self.shared.ephemerons
+    }
+
+    /// Keeps helpers from starting and from beginning, and everybody from the blocks; nobody marks.
+    pub fn hold(&self) -> [Held<'_>; 3] {
+        let [threads, jobs] = self.gang.hold();
+        [threads, jobs, self.shared.pool.hold()]
+    }
+
+    /// In the child of a fork that was made while [`Self::hold`] was held.
+    pub fn after_fork(&self) {
+        self.gang.after_fork();
     }
 
     /// Bytes that the workers keep for as long as the marker lives.

@@ -10,7 +10,7 @@ use besom_alloc_core::os::OutOfMemory;
 use besom_alloc_core::units::{Bytes, Pages};
 use besom_stats::Histogram;
 use besom_stats::sync::raw::{AtomicU64, Ordering::*};
-use besom_stats::sync::{Mutex, lock};
+use besom_stats::sync::{Held, Mutex, hold, lock};
 use std::time::Duration;
 
 /// Causes of cycles, each with a counter of its own.
@@ -223,6 +223,11 @@ impl Measures {
 
     fn record(&self, timed: Timed, duration: Duration) {
         self.histograms.get(timed as usize).record(ns(duration));
+    }
+
+    /// Keeps readers and writers outside.
+    pub fn hold(&self) -> Held<'_> {
+        hold(&self.totals)
     }
 
     /// Shows the record, held still meanwhile: who collects waits for it after its stop, so be short.

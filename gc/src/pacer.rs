@@ -29,7 +29,7 @@ pub use share::{Allowance, BACKGROUND_SHARE, Share};
 use assist::Assist;
 use besom_alloc_core::units::{Bytes, Pages};
 use besom_stats::sync::raw::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use besom_stats::sync::{Mutex, lock};
+use besom_stats::sync::{Held, Mutex, hold, lock};
 use goal::{Inputs, Lines};
 use runway::Runway;
 use std::time::Duration;
@@ -278,6 +278,11 @@ impl Pacer {
     pub fn totals(&self) -> (u64, u64) {
         let (live, dead) = (self.live.load(Relaxed), self.dead.load(Relaxed));
         ((live + dead) as u64, dead as u64)
+    }
+
+    /// Keeps those who change the inputs outside.
+    pub fn hold(&self) -> Held<'_> {
+        hold(&self.inputs)
     }
 
     /// The goal, and what follows from its inputs at the same moment, which is the same.

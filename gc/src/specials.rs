@@ -15,7 +15,7 @@ pub mod weak;
 use besom_alloc_core::os::OutOfMemory;
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::units::Bytes;
-use besom_stats::sync::AtomicU64;
+use besom_stats::sync::{self, AtomicU64};
 use cleanups::Cleanups;
 use due::{Due, Item, Links};
 use finalizers::{Finalizer, Finalizers};
@@ -68,6 +68,12 @@ impl Specials {
     /// The cleanups.
     pub fn cleanups(&self) -> &Cleanups {
         &self.cleanups
+    }
+
+    /// Keeps everybody from what there are locks for.
+    pub fn hold(&self) -> [sync::Held<'_>; 5] {
+        let [table, finalizers] = self.finalizers.hold();
+        [table, finalizers, self.weaks.hold(), self.cleanups.hold(), self.due.hold()]
     }
 
     /// How many finalizers and cleanups are due.

@@ -13,7 +13,7 @@ use besom_alloc_core::heap_tables::ZeroedTable;
 use besom_alloc_core::os::OutOfMemory;
 use besom_alloc_core::units::Pages;
 use besom_stats::sync::raw;
-use besom_stats::sync::{Mutex, lock};
+use besom_stats::sync::{Held, Mutex, hold, lock};
 use json::Head;
 use recorder::{Buffer, Recorder, Session, Slot, WORDS};
 use std::fs::{File, OpenOptions};
@@ -303,6 +303,21 @@ impl Timeline {
             slots.clear(used);
         }
         written.map_err(|_| TimelineError::CannotWrite)
+    }
+
+    /// Keeps those who start and stop outside; who records is not.
+    pub fn hold(&self) -> Held<'_> {
+        hold(&self.running)
+    }
+
+    /// In the child of a fork: the session, if one is on, is the parent's, and so is its file.
+    pub fn after_fork(&self) {
+        if lock(&self.running).take().is_some() {
+            let used = self.recorder.forget();
+            if let Some(slots) = self.recorder.buffer().slots.get() {
+                slots.clear(used.min(self.recorder.buffer().capacity));
+            }
+        }
     }
 
     /// Whether a session is on.

@@ -33,10 +33,11 @@
  *    [safepoint] may be one. Across it, an object survives only if a root holds it: see the chapter on roots.
  *  - Sizes are in bytes unless the name says words; a word is 8 bytes. Durations are in nanoseconds.
  *  - A function marked INLINE is defined here and costs what its comment says. The rest are calls.
- *  - A process that forks must not use its heaps in the child, except to exec.
+ *  - In the child of a fork a heap is not used before besom_after_fork_child(heap).
  *
- * Chapters: version, status, heap, threads, allocation, layouts, stores, roots, weak references (with ephemerons, cleanups,
- * finalizers), collection, statistics, metrics, timeline, debugging. The last part, 'Inside the fast paths', is not for callers: it is what the inline functions need.
+ * Chapters: version, status, heap, threads, processes, allocation, layouts, stores, roots, weak references (with ephemerons,
+ * cleanups, finalizers), collection, statistics, metrics, timeline, debugging. The last part, 'Inside the fast paths', is not for
+ * callers: it is what the inline functions need.
  */
 #ifndef BESOM_H
 #define BESOM_H
@@ -293,6 +294,38 @@ besom_status besom_procs_set(besom_heap *heap, unsigned n);
 
 /* The number last set, by besom_options.procs or besom_procs_set. */
 unsigned besom_procs(besom_heap *heap);
+
+/* ==== Processes ==========================================================================================
+ *
+ * Fork. The library installs handlers (pthread_atfork) with the first heap: fork() stops the world of every heap before
+ * the process is copied, as a collection would, and lets it go on in the parent. So a fork waits until every mutator
+ * reaches a safepoint or blocks, and until a cycle that runs is over. The thread that forks may be attached, blocked or
+ * neither. The child may exec or _exit at once; if it is to go on with a heap, it calls besom_after_fork_child first.
+ *
+ *  - A handler of the VM's own that takes a lock in which mutators may pass a safepoint is to be installed after the first
+ *    heap was made: then it is called before the library's.
+ *  - A trace function and a besom_walk visit must not fork, except to exec. Nor may a signal handler on a thread that may be
+ *    in the library: fork() is one of the library's functions in this respect.
+ *  - posix_spawn, system, popen and vfork stop nothing, nor does _Fork(), whose child can only exec.
+ *
+ * Signals. The library's own threads (besom-gc, besom-mark, besom-sweep, besom-scavenge) block every signal, so that the VM's handlers run
+ * on the VM's threads. A handler may interrupt the library anywhere, provided that it returns; it must call nothing here.
+ *
+ * Exit. A process may end at any time: by exit, quick_exit, _exit, a return from main or a signal, from any thread, in the
+ * middle of a cycle and with threads attached. The library has no handlers for that. A destructor or an atexit handler may
+ * free a heap that nobody is attached to. Freeing one ends its cycle, if one is going on, without waiting for the rest of it.
+ */
+
+/* In the child of a fork, once for each heap that it goes on with, by the thread that forked, before anything else. That
+ * thread is attached, or blocked, as it was before the fork, on its old mutator. The other threads do not exist in the child: they are
+ * detached, and what only they held is garbage. Handles, registered roots, layouts, options and statistics are the parent's,
+ * each process having its own from here on. The library's threads are started anew when they are needed. A recording of the
+ * timeline goes on in the parent only. Until then functions that take a mutator abort,
+ *   besom: <function>: the process was forked, and besom_after_fork_child was not called
+ * and besom_attach and besom_heap_free return BESOM_ERR_STATE.
+ *   BESOM_ERR_STATE       this is no such child, or it was called already, or a trace function or a visit forked, or _Fork
+ *   BESOM_ERR_INVALID     heap is NULL */
+besom_status besom_after_fork_child(besom_heap *heap);
 
 /* ==== Allocation =========================================================================================
  *

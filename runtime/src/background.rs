@@ -4,7 +4,7 @@
 use crate::heap::Heap;
 use besom_alloc_core::os::{self, OutOfMemory, Thread};
 use besom_stats::race_detector::inside;
-use besom_stats::sync::{Condvar, Mutex, MutexGuard, lock};
+use besom_stats::sync::{Condvar, Held, Mutex, MutexGuard, hold, lock};
 use std::ffi::{CStr, c_void};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -31,6 +31,7 @@ unsafe extern "C" fn run<B: Body>(arg: *mut c_void) -> *mut c_void {
     // SAFETY: the caller's promise.
     let heap = unsafe { &*arg.cast::<Heap>() };
     let _inside = inside(heap);
+    os::enter_own_thread();
     B::run(heap);
     std::ptr::null_mut()
 }
@@ -69,6 +70,18 @@ impl Background {
             state.thread = spawn::<B>(heap).ok();
         }
         self.changed.notify_one();
+    }
+
+    /// Keeps the thread from its next look at what is wanted, and everybody from starting it.
+    pub fn hold(&self) -> Held<'_> {
+        hold(&self.state)
+    }
+
+    /// In the child of a fork: there is no thread any more. What it had begun is left to others.
+    pub fn after_fork(&self) {
+        if let Some(thread) = lock(&self.state).thread.take() {
+            thread.forget();
+        }
     }
 
     /// Ends the thread, in the middle of its work if it must be.

@@ -1,7 +1,7 @@
 //! Stops, safepoints, and collections, as mutators take part in them.
 
 use crate::heap::Heap;
-use crate::mutator::{ATTACHED, BLOCKED, COLLECTING, Mutator};
+use crate::mutator::{ATTACHED, BLOCKED, COLLECTING, FORKING, Mutator};
 use crate::scheduler::Seat;
 use besom_alloc_core::runs::Colour;
 use besom_alloc_core::stopped::Stopped;
@@ -74,7 +74,7 @@ impl World for HeapWorld<'_> {
         for m in heap.mutators() {
             // SAFETY: the world is stopped: an attached thread is parked or blocked, and captured its registers.
             unsafe {
-                if matches!(Mutator::state(m), ATTACHED | BLOCKED | COLLECTING) {
+                if matches!(Mutator::state(m), ATTACHED | BLOCKED | COLLECTING | FORKING) {
                     bytes += (*m).visit_roots(visitor);
                 }
             }

@@ -5,7 +5,7 @@ use crate::heap::Heap;
 use crate::requests::{Next, Requests};
 use besom_alloc_core::os::Thread;
 use besom_gc::pacer::Spent;
-use besom_stats::sync::{Mutex, lock};
+use besom_stats::sync::{Held, Mutex, hold, lock};
 use std::ffi::CStr;
 use std::time::Duration;
 
@@ -32,6 +32,19 @@ impl Driver {
             *thread = background::spawn::<Driver>(heap).ok();
             thread.is_some()
         })
+    }
+
+    /// Keeps the thread from its next request, and everybody from starting it.
+    pub fn hold(&self) -> [Held<'_>; 2] {
+        [self.requests.hold(), hold(&self.thread)]
+    }
+
+    /// In the child of a fork: there is no thread any more, and nothing is asked for.
+    pub fn after_fork(&self) {
+        self.requests.after_fork();
+        if let Some(thread) = lock(&self.thread).take() {
+            thread.forget();
+        }
     }
 
     /// Ends the thread; a cycle that it leads must have been abandoned.

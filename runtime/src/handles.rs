@@ -7,7 +7,7 @@ use besom_alloc_core::os::{Mapping, OutOfMemory};
 use besom_alloc_core::units::Bytes;
 use besom_gc::Visitor;
 use besom_stats::sync::raw::{AtomicU64, AtomicUsize, Ordering::*};
-use besom_stats::sync::{Mutex, lock};
+use besom_stats::sync::{Held, Mutex, hold, lock};
 use besom_stats::{SysMemStat, fatal};
 
 const LIVE: u64 = u64::MAX;
@@ -133,6 +133,11 @@ impl Handles {
         handle.object.store(0, Relaxed);
         handle.state.store(free.head, Release);
         free.head = index as u64 + 1;
+    }
+
+    /// Keeps everybody from making, changing and freeing any, but for those who run.
+    pub fn hold(&self) -> Held<'_> {
+        hold(&self.free)
     }
 
     /// Bytes that handles take, free ones too. Only attached threads make any.

@@ -2,6 +2,7 @@
 
 use crate::cells::NO_CELLS;
 use crate::driver::Driver;
+use crate::fork::{self, Forked};
 use crate::handles::Handles;
 use crate::mcache::{Context, P, PCache};
 use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator, NativeStack};
@@ -21,7 +22,7 @@ use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::Kind as Slice;
 use besom_gc::{Collector, Config, Phase};
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
-use besom_stats::sync::{Mutex, lock};
+use besom_stats::sync::{Held, Mutex, hold, lock};
 use besom_stats::{memory_checker, race_detector};
 use std::alloc::Layout;
 use std::marker::PhantomPinned;
@@ -59,6 +60,7 @@ pub struct Heap {
     /// Seats from here on were never taken.
     seats_used: AtomicU32,
     pub(crate) ps: PSet<P>,
+    pub(crate) forked: Forked,
     /// Whether it is freed, in the checked build.
     #[cfg(debug_assertions)]
     pub(crate) life: quarantine::Life,
@@ -119,6 +121,7 @@ impl Heap {
             snapshots: Mutex::new(Vec::new()),
             seats_used: AtomicU32::new(0),
             ps: PSet::new(MUTATORS_MOST)?,
+            forked: Forked::new(),
             // The last that can be refused: it would not be dropped with the others.
             mutators: ManuallyDrop::new(Mapping::lazy_zeroed(MUTATORS_MOST * size_of::<Mutator>())?),
             #[cfg(debug_assertions)]
@@ -129,14 +132,16 @@ impl Heap {
         heap.spans.system().gc.add(heap.collector.own_bytes().0 as i64);
         let layout = Layout::new::<Heap>();
         // SAFETY: the layout is not empty; memory of the global allocator is what a box is made of, written just here.
-        unsafe {
+        let heap = unsafe {
             let at = std::alloc::alloc(layout).cast::<Heap>();
             if at.is_null() {
                 return Err(Error::NoMemory);
             }
             at.write(heap);
-            Ok(Pin::new_unchecked(Box::from_raw(at)))
-        }
+            Pin::new_unchecked(Box::from_raw(at))
+        };
+        fork::enlist(&heap)?;
+        Ok(heap)
     }
 
     /// Whether stores take the slow path.
@@ -176,10 +181,15 @@ impl Heap {
         (0..self.seats_used.load(Acquire)).map(|n| self.mutator(Seat(n)))
     }
 
-    /// Attaches the calling thread. `State`: it is attached already. The mutator belongs to it.
+    /// Keeps everybody from getting room for a snapshot.
+    pub(crate) fn hold_snapshots(&self) -> Held<'_> {
+        hold(&self.snapshots)
+    }
+
+    /// Attaches the calling thread. `State`: it is attached already, or the process was forked. The mutator belongs to it.
     pub fn attach_raw(&self) -> Result<*mut Mutator> {
         // SAFETY: entries are mapped, and what is read of them is atomic or the thread's own.
-        if self.mutators().any(|m| unsafe { Mutator::seats_caller(m) }) {
+        if self.forked.awaits() || self.mutators().any(|m| unsafe { Mutator::seats_caller(m) }) {
             return Err(Error::State);
         }
         let seated = |seat: Seat| {
@@ -316,6 +326,10 @@ impl Heap {
 
 impl Drop for Heap {
     fn drop(&mut self) {
+        fork::delist(self);
+        // In a child it has no threads to be ended.
+        let _ = self.after_fork();
+        self.scheduler.no_fork(self);
         self.collector.abandon();
         self.driver.stop();
         // The sweeper wakes the scavenger.

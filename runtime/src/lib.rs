@@ -14,6 +14,7 @@ mod collect;
 mod driver;
 mod face;
 pub mod ffi;
+mod fork;
 pub mod handles;
 mod heap;
 mod mcache;

@@ -62,6 +62,8 @@ pub const BLOCKED: u32 = 0x0b10_c4ed;
 /// Collecting, or walking the heap, with the world stopped or about to be: the VM's functions are called, and must not
 /// call back.
 pub const COLLECTING: u32 = 0x0c01_1ec7;
+/// About to fork, and parked for that; in the child, until the heap is taken up there.
+pub const FORKING: u32 = 0x0f04_c1ed;
 
 /// A mutator; `besom_mutator` in C. Lies in an array of the heap's, so that its memory outlives the thread.
 ///
@@ -292,7 +294,25 @@ impl Mutator {
         if unsafe { Self::state(m) } == COLLECTING {
             fatal(format_args!("{function}: called by a trace function or a visit"));
         }
+        // SAFETY: as above.
+        if unsafe { Self::state(m) } == FORKING {
+            fatal(format_args!(
+                "{function}: the process was forked, and besom_after_fork_child was not called"
+            ));
+        }
         fatal(format_args!("{function}: mutator is blocked, between besom_block and besom_unblock"))
+    }
+
+    /// In the child of a fork: the thread is what it was before.
+    ///
+    /// # Safety
+    /// `m` must be the calling thread's.
+    pub(crate) unsafe fn after_fork(m: *mut Mutator, state: u32) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*m).tid = current_tid();
+            Self::set_state(m, state);
+        }
     }
 
     /// Forgets every root of the thread, which is about to leave.

@@ -8,7 +8,7 @@ use besom_alloc_core::heap_tables::ZeroedTable;
 use besom_alloc_core::os::OutOfMemory;
 use besom_stats::fatal;
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
-use besom_stats::sync::{Mutex, MutexGuard, lock};
+use besom_stats::sync::{Held, Mutex, MutexGuard, hold, lock};
 use std::marker::PhantomData;
 
 /// Ps by number; `T` is a P.
@@ -64,6 +64,11 @@ impl<T: Send + Sync> PSet<T> {
     /// Holds the set as it is: none comes or goes while the answer lives.
     pub fn pin(&self) -> Pinned<'_, T> {
         Pinned { set: self, _pin: lock(&self.pin) }
+    }
+
+    /// The same, for who is not interested in them.
+    pub fn hold(&self) -> Held<'_> {
+        hold(&self.pin)
     }
 
     /// Every P there is.

@@ -5,7 +5,7 @@
 //! allocates and then looks at `asked`, the driver takes the request and then looks at what is allocated. The fences see to
 //! it that one of them sees what the other did.
 
-use besom_stats::sync::{AtomicI64, Condvar, Mutex, MutexGuard, Ordering::*, fence, lock};
+use besom_stats::sync::{AtomicI64, Condvar, Held, Mutex, MutexGuard, Ordering::*, fence, hold, lock};
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -92,6 +92,18 @@ impl Requests {
         };
         let (state, timeout) = self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner);
         (state, timeout.timed_out())
+    }
+
+    /// Keeps the driver from its next request, and everybody from asking.
+    pub fn hold(&self) -> Held<'_> {
+        hold(&self.state)
+    }
+
+    /// In the child of a fork: there is no driver, and nothing is asked for.
+    pub fn after_fork(&self) {
+        let mut state = lock(&self.state);
+        state.started = false;
+        self.asked.store(NONE, Relaxed);
     }
 
     /// The heap goes: the driver is to end.

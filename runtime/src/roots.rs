@@ -6,7 +6,7 @@ use besom_alloc_core::units::Bytes;
 use besom_gc::Visitor;
 use besom_gc::scan::scan_words;
 use besom_stats::SysMemStat;
-use besom_stats::sync::{Mutex, MutexGuard, lock};
+use besom_stats::sync::{Held, Mutex, MutexGuard, hold, lock};
 
 #[derive(Clone, Copy)]
 struct Range {
@@ -88,6 +88,11 @@ impl Roots {
     /// Holds the ranges as they are.
     pub fn hold(&self) -> HeldRanges<'_> {
         HeldRanges(lock(&self.ranges))
+    }
+
+    /// The same, for who is not interested in them.
+    pub fn hold_out(&self) -> Held<'_> {
+        hold(&self.ranges)
     }
 
     /// A scan begins, in a stopped world: what the ranges hold now will be shown.

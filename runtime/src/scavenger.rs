@@ -14,6 +14,7 @@ use besom_alloc_core::os;
 use besom_alloc_core::page_heap::{Pass, Step};
 use besom_alloc_core::units::{Bytes, Pages};
 use besom_gc::timeline::Kind;
+use besom_stats::sync;
 use besom_stats::sync::raw::{AtomicU64, Ordering::*};
 use goal::{Goal, Held};
 use std::ffi::CStr;
@@ -69,6 +70,16 @@ impl Scavenger {
             return;
         }
         self.background.wake::<Scavenger>(heap);
+    }
+
+    /// Keeps the thread from its next look at what is wanted, and everybody from starting it.
+    pub fn hold(&self) -> sync::Held<'_> {
+        self.background.hold()
+    }
+
+    /// In the child of a fork: there is no thread any more.
+    pub fn after_fork(&self) {
+        self.background.after_fork();
     }
 
     /// Ends the thread, in the middle of its work if it must be.

@@ -17,6 +17,7 @@
 //! - with a limit, `total` comes down to it at safepoints; with none, `total >= attached`
 
 mod beside;
+mod fork;
 
 use besom_stats::fatal;
 use besom_stats::sync::{Condvar, Mutex, MutexGuard, lock};
@@ -119,6 +120,7 @@ struct Inner {
     collections: u64,
     grants: u64,
     queue: VecDeque<Seat>,
+    fork: fork::Fork,
 }
 
 /// The scheduler of one heap.
@@ -153,6 +155,7 @@ impl Scheduler {
                 collections: 0,
                 grants: 0,
                 queue: VecDeque::new(),
+                fork: fork::Fork::None,
             }),
             stopped: Condvar::new(),
             answered: Condvar::new(),
@@ -286,7 +289,7 @@ impl Scheduler {
     /// Ends what [`Self::begin_collection`] began.
     pub fn end_collection(&self) {
         let mut inner = lock(&self.inner);
-        inner.collecting = false;
+        inner.collecting = inner.goes_to_fork();
         inner.collections += 1;
         drop(inner);
         self.resumed.notify_all();

@@ -3,6 +3,7 @@
 use crate::background::{Background, Body, Woken};
 use crate::heap::Heap;
 use besom_gc::timeline::{Gathered, Kind};
+use besom_stats::sync::Held;
 use std::ffi::CStr;
 
 /// The sweeper of one heap; started at the first call of [`Sweeper::wake`].
@@ -19,6 +20,17 @@ impl Sweeper {
     /// what they need, and the next cycle the rest.
     pub fn wake(&self, heap: &Heap) {
         self.0.wake::<Sweeper>(heap);
+    }
+
+    /// Keeps the thread from its next look at what is wanted, and everybody from starting it.
+    pub fn hold(&self) -> Held<'_> {
+        self.0.hold()
+    }
+
+    /// In the child of a fork: there is no thread any more. What is not swept waits for the next cycle, or for those who
+    /// need it.
+    pub fn after_fork(&self) {
+        self.0.after_fork();
     }
 
     /// Ends the thread, in the middle of its work if it must be.

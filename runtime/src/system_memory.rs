@@ -104,14 +104,29 @@ unsafe impl Sync for Memory {}
 impl Memory {
     fn with<R>(&self, f: impl FnOnce(&mut Dlmalloc<System>) -> R) -> R {
         let _inside = inside(self);
-        while self.busy.compare_exchange_weak(false, true, Acquire, Relaxed).is_err() {
-            besom_stats::sync::yield_now();
-        }
+        self.take();
         // SAFETY: `busy` was false and is ours.
         let result = f(unsafe { &mut *self.heap.get() });
         self.busy.store(false, Release);
         result
     }
+
+    fn take(&self) {
+        while self.busy.compare_exchange_weak(false, true, Acquire, Relaxed).is_err() {
+            besom_stats::sync::yield_now();
+        }
+    }
+}
+
+/// Keeps everybody from the library's own memory until [`release`]: a fork in the middle of a request would leave it torn
+/// in the child. Nothing may be allocated meanwhile, nor freed.
+pub(crate) fn hold() {
+    MEMORY.take();
+}
+
+/// See [`hold`]; in the parent and in the child.
+pub(crate) fn release() {
+    MEMORY.busy.store(false, Release);
 }
 
 // SAFETY: dlmalloc keeps the contract; the lock makes it usable from every thread.

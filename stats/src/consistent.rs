@@ -14,8 +14,8 @@ use core::array::from_fn;
 use crate::delta::{BALANCES, HeapStatsDelta, SIZE_CLASSES};
 use crate::fatal;
 use crate::sync::{
-    AccessCheck, AtomicI64, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, fence, lock, spin_loop,
-    yield_now,
+    AccessCheck, AtomicI64, AtomicU32, AtomicU64, Held, Mutex, MutexGuard, Ordering, fence, hold, lock,
+    spin_loop, yield_now,
 };
 
 /// Records in the ring.
@@ -230,6 +230,11 @@ impl ConsistentHeapStats {
             total.merge(&record.load());
         }
         total
+    }
+
+    /// Keeps readers, and writers without a P, outside.
+    pub fn hold(&self) -> [Held<'_>; 2] {
+        [hold(&self.reader), hold(&self.unattached.turn)]
     }
 }
 

@@ -5,7 +5,7 @@
 
 use core::array::from_fn;
 
-use crate::sync::{AtomicU64, Mutex, Ordering, fence, lock};
+use crate::sync::{AtomicU64, Held, Mutex, Ordering, fence, hold, lock};
 
 /// Pauses remembered. Higher: memory (24 bytes each). Lower: who polls seldom misses pauses.
 #[cfg(not(loom))]
@@ -76,6 +76,11 @@ impl PauseLog {
         self.max.fetch_max(longest, Ordering::Release);
         // Release: who sees this count sees at least these totals, and the slot filled.
         self.count.store(number + 1, Ordering::Release);
+    }
+
+    /// Keeps writers outside.
+    pub fn hold(&self) -> Held<'_> {
+        hold(&self.next)
     }
 
     /// How many pauses there were. Read before the totals, it counts no pause that they miss.

@@ -5,6 +5,9 @@
 //! that C reads) cannot be loom's objects, so they are always the processor's; so are plain counters that order
 //! nothing and that no model is about.
 
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
 #[cfg(loom)]
 pub use loom::{
     hint::spin_loop,
@@ -71,6 +74,44 @@ impl AccessCheck {
         unsafe {
             self.0.get().write_volatile(0);
         }
+    }
+}
+
+/// A lock that is held, whatever it guards: for who has to hold very many for a while, all of one type.
+pub struct Held<'a> {
+    /// A `MutexGuard<'a, T>`.
+    guard: MaybeUninit<[usize; GUARD_WORDS]>,
+    release: unsafe fn(*mut usize),
+    _holds: PhantomData<(&'a (), *mut ())>,
+}
+
+/// Room for a guard.
+const GUARD_WORDS: usize = if cfg!(loom) { 8 } else { 2 };
+
+/// [`lock`], and forgets what it guards.
+pub fn hold<T>(mutex: &Mutex<T>) -> Held<'_> {
+    hold_on(lock(mutex))
+}
+
+/// Forgets what a lock guards.
+pub fn hold_on<T>(lock: MutexGuard<'_, T>) -> Held<'_> {
+    /// # Safety
+    /// A guard of a `Mutex<T>` must lie there, and is gone afterwards.
+    unsafe fn release<T>(guard: *mut usize) {
+        // SAFETY: the caller's promise.
+        unsafe { guard.cast::<MutexGuard<'_, T>>().drop_in_place() };
+    }
+    const { assert!(size_of::<MutexGuard<'_, T>>() <= GUARD_WORDS * 8 && align_of::<MutexGuard<'_, T>>() <= 8) };
+    let mut held = Held { guard: MaybeUninit::uninit(), release: release::<T>, _holds: PhantomData };
+    // SAFETY: there is room, as just asserted; who drops it knows the type.
+    unsafe { held.guard.as_mut_ptr().cast::<MutexGuard<'_, T>>().write(lock) };
+    held
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // SAFETY: `hold` has put the guard there, of the function's type, and nobody has dropped it.
+        unsafe { (self.release)(self.guard.as_mut_ptr().cast()) };
     }
 }
 

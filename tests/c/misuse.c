@@ -1,6 +1,7 @@
 /* Contracts broken on purpose: each case must abort with one line. `misuse list` prints a case a line, its name and a
  * regular expression for what it says; `misuse <case>` runs it. */
 #include "check.h"
+#include <sys/wait.h>
 
 static besom_heap *heap, *other_heap;
 static besom_mutator *m, *other_m;
@@ -57,6 +58,28 @@ static void layout_of_other_heap(void)
     NEED(besom_layout_register(other_heap, 16, NULL, 0, &layout) == BESOM_OK);
     (void)besom_new(m, layout);
 }
+
+/* In a child, whose abort is the program's. */
+static void in_a_child(void (*run)(void))
+{
+    int status = 0;
+    const pid_t child = fork();
+    NEED(child >= 0);
+    if (child == 0) {
+        run();
+        _exit(0);
+    }
+    NEED(waitpid(child, &status, 0) == child);
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT) abort();
+}
+static void alloc_64(void) { (void)besom_alloc(m, 64, BESOM_VALUES); }
+static void collect_now(void) { (void)besom_collect(m); }
+static void block_now(void) { besom_block(m); }
+static void unblock_now(void) { besom_unblock(m); }
+static void forked_alloc(void) { in_a_child(alloc_64); }
+static void forked_collect(void) { in_a_child(collect_now); }
+static void forked_block(void) { in_a_child(block_now); }
+static void forked_unblock(void) { besom_block(m), in_a_child(unblock_now); }
 
 static void blocked_alloc(void) { besom_block(m), (void)besom_alloc(m, 32, BESOM_VALUES); }
 static void blocked_alloc_tiny(void)
@@ -277,6 +300,7 @@ static void write_other_heaps(void)
 }
 
 #define BLOCKED(fn) "^besom: " fn ": mutator is blocked, between besom_block and besom_unblock$"
+#define FORKED(fn) "^besom: " fn ": the process was forked, and besom_after_fork_child was not called$"
 #define FOREIGN(fn)                                                                                                    \
     "^besom: " fn ": called on another thread than the mutator's, attached on thread [1-9][0-9]*, called on [1-9][0-9]*$"
 #define DETACHED(fn) "^besom: " fn ": mutator is detached$"
@@ -338,6 +362,10 @@ static const struct { const char *name; void (*run)(void); int verify, checked; 
     CASE(layout_array, "^besom: besom_new_array: layout 77777 is not registered$"),
     CASE(layout_array_0, "^besom: besom_new_array: layout 0 is not registered$"),
     CASE(layout_of_other_heap, "^besom: besom_new: layout [0-9]+ is not registered$"),
+    CASE(forked_alloc, FORKED("besom_alloc")),
+    CASE(forked_collect, FORKED("besom_collect")),
+    CASE(forked_block, FORKED("besom_block")),
+    CASE(forked_unblock, FORKED("besom_unblock")),
     CASE(blocked_alloc, BLOCKED("besom_alloc")),
     CASE(blocked_alloc_tiny, BLOCKED("besom_alloc")),
     CASE(blocked_alloc_variable, BLOCKED("besom_alloc")),

@@ -14,6 +14,7 @@ unsafe extern "C" {
     fn besom_heap_new(options: *const c_void, out: *mut *mut c_void) -> c_int;
     fn besom_heap_free(heap: *mut c_void) -> c_int;
     fn besom_attach(heap: *mut c_void, out: *mut *mut c_void) -> c_int;
+    fn besom_after_fork_child(heap: *mut c_void) -> c_int;
     fn besom_procs_set(heap: *mut c_void, n: c_uint) -> c_int;
     fn besom_procs(heap: *mut c_void) -> c_uint;
     fn besom_gc_percent_set(heap: *mut c_void, percent: c_uint);
@@ -37,9 +38,10 @@ unsafe extern "C" {
     fn besom_timeline_stop(h: *mut c_void) -> c_int;
 }
 
-const FUNCTIONS: [&str; 23] = [
+const FUNCTIONS: [&str; 24] = [
     "besom_heap_free",
     "besom_attach",
+    "besom_after_fork_child",
     "besom_procs_set",
     "besom_procs",
     "besom_gc_percent_set",
@@ -90,6 +92,7 @@ unsafe fn call(function: &str, heap: *mut c_void) {
         match function {
             "besom_heap_free" => drop(besom_heap_free(heap)),
             "besom_attach" => drop(besom_attach(heap, out.cast())),
+            "besom_after_fork_child" => drop(besom_after_fork_child(heap)),
             "besom_procs_set" => drop(besom_procs_set(heap, 1)),
             "besom_procs" => drop(besom_procs(heap)),
             "besom_gc_percent_set" => besom_gc_percent_set(heap, 100),

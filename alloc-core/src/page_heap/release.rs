@@ -12,7 +12,7 @@ use crate::os::page_size;
 use crate::page_alloc::{Choice, Huge, PageAlloc, Search};
 use crate::units::{Bytes, CHUNK_PAGES, PAGE_SIZE, PageId, Pages};
 use besom_stats::Writer;
-use besom_stats::sync::{MutexGuard, Ordering::Relaxed, lock};
+use besom_stats::sync::{Held, MutexGuard, Ordering::Relaxed, hold_on, lock};
 use std::sync::PoisonError;
 
 /// A search through the heap for what may be given back in the background: first huge pages all of which are free,
@@ -177,6 +177,17 @@ impl PageHeap {
         }
         drop(self.put_back.wait(pages).unwrap_or_else(PoisonError::into_inner));
         true
+    }
+
+    /// Keeps everybody outside, once no pages are on their way.
+    pub(super) fn hold_pages(&self) -> Held<'_> {
+        loop {
+            let pages = lock(&self.pages);
+            if pages.releasing().0 == 0 {
+                return hold_on(pages);
+            }
+            self.wait_for_release(pages);
+        }
     }
 
     /// Releases free pages before `n` more are ready, as far as those would pass the soft limit.

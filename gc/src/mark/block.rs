@@ -7,7 +7,7 @@
 use besom_alloc_core::os::{Mapping, OutOfMemory};
 use besom_alloc_core::units::Bytes;
 use besom_stats::sync::raw::{AtomicU32, Ordering::*};
-use besom_stats::sync::{Mutex, lock};
+use besom_stats::sync::{Held, Mutex, hold, lock};
 
 /// Bytes of a block. Higher: less sharing. Lower: more trips to the pool and the deque.
 pub const BLOCK_BYTES: usize = 4096;
@@ -178,6 +178,11 @@ impl BlockPool {
             self.mapping.discard(keep, used - keep);
             *free = Free { head: std::ptr::null_mut(), fresh: self.own, touched: keep / BLOCK_BYTES };
         }
+    }
+
+    /// Keeps everybody outside.
+    pub fn hold(&self) -> Held<'_> {
+        hold(&self.free)
     }
 
     /// Bytes of the workers' own blocks, and the guests'.

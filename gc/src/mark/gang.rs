@@ -9,7 +9,7 @@
 use besom_alloc_core::os::{self, Thread};
 use besom_stats::race_detector::{acquire, inside, release};
 use besom_stats::sync::raw::{AtomicUsize, Ordering::*};
-use besom_stats::sync::{Condvar, Mutex, lock};
+use besom_stats::sync::{Condvar, Held, Mutex, hold, lock};
 use std::ffi::c_void;
 use std::sync::{Arc, PoisonError};
 
@@ -80,6 +80,22 @@ impl Gang {
         self.started.load(Acquire)
     }
 
+    /// Keeps helpers from starting and from beginning a job; there is none.
+    pub fn hold(&self) -> [Held<'_>; 2] {
+        [hold(&self.threads), hold(&self.core.state)]
+    }
+
+    /// In the child of a fork that was made while [`Self::hold`] was held: there are no helpers any more.
+    pub fn after_fork(&self) {
+        for thread in lock(&self.threads).drain(..) {
+            thread.forget();
+            // SAFETY: each helper had a reference of its own to the core, and will not drop it.
+            unsafe { Arc::decrement_strong_count(Arc::as_ptr(&self.core)) };
+        }
+        self.core.next_index.store(0, Relaxed);
+        self.started.store(0, Release);
+    }
+
     /// Runs `own` here, which is what it returns, and `job(1..)` on at most `helpers` helpers that wake before `own` has ended.
     pub fn run<R>(&self, helpers: usize, job: &(dyn Fn(usize) + Sync), own: impl FnOnce() -> R) -> R {
         if helpers == 0 {
@@ -125,10 +141,12 @@ unsafe extern "C" fn helper(arg: *mut c_void) -> *mut c_void {
     // SAFETY: the caller's promise.
     let core = unsafe { Arc::from_raw(arg.cast::<Core>()) };
     let _inside = inside(&raw const *core);
+    os::enter_own_thread();
     let index = core.next_index.fetch_add(1, Relaxed) + 1;
-    super::warm_up();
     let mut seen = 0;
     let mut state = lock(&core.state);
+    // With the lock, so that a fork comes before it or after.
+    super::warm_up();
     loop {
         if state.quit {
             return std::ptr::null_mut();

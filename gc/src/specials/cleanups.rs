@@ -8,6 +8,7 @@ use super::slab::{Slab, Slot};
 use besom_alloc_core::os::OutOfMemory;
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::units::Bytes;
+use besom_stats::sync;
 use besom_stats::sync::{AtomicU64, AtomicUsize, Ordering::*};
 use besom_stats::{SysMemStat, fatal};
 
@@ -92,6 +93,11 @@ impl Cleanups {
     /// None yet.
     pub fn new(reserve: Bytes) -> Result<Cleanups, OutOfMemory> {
         Ok(Cleanups { slab: Slab::new((reserve.0 / RESERVE_SHARE).max(LEAST), 64 << 10)? })
+    }
+
+    /// Keeps everybody from adding and cancelling one.
+    pub fn hold(&self) -> sync::Held<'_> {
+        self.slab.hold_out()
     }
 
     /// Has `run(arg)` run once the object is dead; what names that, never 0, or `None` when there is no room.

@@ -3,6 +3,7 @@
 //! It is a list through the entries themselves. The collector makes a list of its own and appends that when all of it is
 //! ready: nobody takes an object that is not traced yet.
 
+use besom_stats::sync;
 use besom_stats::sync::raw::{AtomicUsize, Ordering::Relaxed};
 use besom_stats::sync::{AtomicU64, Mutex, Ordering, lock};
 
@@ -142,6 +143,11 @@ impl Due {
         all.first += u64::from(item.is_some());
         self.count.store(all.list.count, Relaxed);
         item
+    }
+
+    /// Keeps everybody out.
+    pub fn hold(&self) -> sync::Held<'_> {
+        sync::hold(&self.all)
     }
 
     /// Items in it.

@@ -11,6 +11,7 @@ use besom_alloc_core::heap_tables::GRANULE_SHIFT;
 use besom_alloc_core::os::{Mapping, OutOfMemory};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::units::Bytes;
+use besom_stats::sync;
 use besom_stats::sync::raw::{AtomicU32, Ordering::Relaxed as RawRelaxed};
 use besom_stats::sync::{AtomicU64, AtomicUsize, Mutex, Ordering::*, lock};
 use besom_stats::{SysMemStat, fatal};
@@ -92,6 +93,11 @@ impl Finalizers {
         debug_assert!((bucket + 1) * 4 <= self.heads.len());
         // SAFETY: the bucket is in the table, and so its head in the mapping.
         unsafe { &*self.heads.ptr().cast::<AtomicU32>().add(bucket) }
+    }
+
+    /// Keeps everybody from setting and removing one, and out of the table.
+    pub fn hold(&self) -> [sync::Held<'_>; 2] {
+        [sync::hold(&self.table), self.slab.hold_out()]
     }
 
     /// Where the chain of an entry goes on.

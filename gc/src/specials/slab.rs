@@ -6,6 +6,7 @@
 use besom_alloc_core::os::{Mapping, OutOfMemory};
 use besom_alloc_core::units::Bytes;
 use besom_stats::SysMemStat;
+use besom_stats::sync;
 use besom_stats::sync::raw::{AtomicUsize, Ordering::*};
 use besom_stats::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
 use std::marker::PhantomData;
@@ -85,6 +86,11 @@ impl<T: Slot> Slab<T> {
     /// Bytes of all that were ever used.
     pub fn bytes(&self) -> Bytes {
         Bytes(self.used() * size_of::<T>())
+    }
+
+    /// Keeps everybody from taking and giving entries.
+    pub fn hold_out(&self) -> sync::Held<'_> {
+        sync::hold(&self.free)
     }
 
     /// The right to take and give entries.

@@ -9,6 +9,7 @@ use crate::phase::Phase;
 use besom_alloc_core::os::OutOfMemory;
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::units::Bytes;
+use besom_stats::sync;
 use besom_stats::sync::{AtomicU64, AtomicUsize, Ordering::*, fence};
 use besom_stats::{SysMemStat, fatal};
 
@@ -86,6 +87,11 @@ impl Weaks {
     /// None yet.
     pub fn new(reserve: Bytes) -> Result<Weaks, OutOfMemory> {
         Ok(Weaks { slab: Slab::new((reserve.0 / RESERVE_SHARE).max(LEAST), 64 << 10)? })
+    }
+
+    /// Keeps everybody from making and freeing one.
+    pub fn hold(&self) -> sync::Held<'_> {
+        self.slab.hold_out()
     }
 
     /// A weak reference to an object, or `None` when there is no room. `memory` counts what they take.

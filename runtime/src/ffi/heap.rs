@@ -80,7 +80,7 @@ pub unsafe extern "C" fn besom_heap_new(options: *const Options, out: *mut *mut 
 pub unsafe extern "C" fn besom_heap_free(h: *mut Heap) -> Status {
     // SAFETY: the caller's promise.
     let Ok(heap) = (unsafe { heap(h, "besom_heap_free") }) else { return 0 };
-    if heap.scheduler.attached() != 0 {
+    if heap.forked.awaits() || heap.scheduler.attached() != 0 {
         return Error::State as Status;
     }
     // SAFETY: made by `besom_heap_new`, and nobody is attached.

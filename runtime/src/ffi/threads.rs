@@ -1,6 +1,6 @@
 //! Threads, safepoints, collections.
 
-use super::{Status, heap, heap_of};
+use super::{Status, heap, heap_of, status};
 use crate::heap::Heap;
 use crate::mutator::{ATTACHED, BLOCKED, Mutator};
 use crate::quarantine;
@@ -50,6 +50,17 @@ pub unsafe extern "C" fn besom_detach(m: *mut Mutator) -> Status {
         (*(*m).heap).detach_raw(m);
     }
     0
+}
+
+/// `besom_after_fork_child`.
+///
+/// # Safety
+/// `h` must be null or a heap.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn besom_after_fork_child(h: *mut Heap) -> Status {
+    let _inside = inside(h);
+    // SAFETY: the caller's promise.
+    status(unsafe { heap(h, "besom_after_fork_child") }.and_then(Heap::after_fork))
 }
 
 entry! {

@@ -384,3 +384,69 @@ fn threads_of_all_sorts_keep_the_equations() {
     check(&scheduler, &house);
     assert_eq!((scheduler.attached(), lock(&scheduler.inner).running), (0, 0));
 }
+
+/// Seats of threads that do not exist in a child: a blocked one, a parked one, and one that waits for a P.
+#[test]
+fn in_a_child_the_others_seats_are_free() {
+    let scheduler: &'static Scheduler = Box::leak(Box::new(Scheduler::new(2, SEATS)));
+    let house: &'static Count = Box::leak(Box::new(Count::new()));
+    let (own, p) = attach(scheduler, house);
+    let (parked, _) = attach(scheduler, house);
+    scheduler.step_aside(parked);
+    // It never comes back, as in the child.
+    std::thread::spawn(move || attach(scheduler, house));
+    while scheduler.census().waiting == 0 {
+        std::thread::yield_now();
+    }
+    assert!(!scheduler.stop_for_fork(house), "the caller runs");
+    scheduler.step_aside(own);
+    assert!(scheduler.stop_for_fork(house));
+    let mut left = Vec::new();
+    scheduler.after_fork(house, Some(own), |seat| left.push(seat));
+    assert_eq!(left, [parked, Seat(2)]);
+    assert_eq!(house.vacated.load(SeqCst), 2);
+    assert_eq!(scheduler.census(), Census { ps: 2, limit: 2, attached: 1, running: 1, waiting: 0 });
+    assert_eq!([own, parked, Seat(2)].map(|seat| house.polled(seat)), [0; 3]);
+    assert_eq!(scheduler.safepoint(house, own), p);
+    // All goes on: another comes and goes, the world is stopped, the last leaves.
+    let (other, q) = attach(scheduler, house);
+    assert_ne!(q, p);
+    scheduler.block(house, other);
+    assert!(scheduler.begin_collection(own));
+    scheduler.stop(house, Some(own));
+    scheduler.resume(house, Some(own));
+    scheduler.end_collection();
+    scheduler.unblock(house, other);
+    scheduler.detach(house, other);
+    scheduler.set_limit(house, 0).expect("fewer Ps");
+    assert_eq!(scheduler.census().ps, 1);
+    scheduler.detach(house, own);
+    assert_eq!((scheduler.census().ps, house.alive.load(SeqCst)), (0, 0));
+}
+
+/// A heap goes that a fork has asked for, perhaps in vain: its driver is not kept waiting.
+#[test]
+fn a_fork_does_not_keep_a_heap_that_goes() {
+    let (scheduler, house) = (Scheduler::new(0, SEATS), Count::new());
+    assert!(scheduler.stop_for_fork(&house));
+    scheduler.no_fork(&house);
+    scheduler.begin_collection_unseated();
+    assert!(!scheduler.stop_for_fork(&house));
+    scheduler.no_fork(&house);
+    scheduler.stop(&house, None);
+    scheduler.resume(&house, None);
+    scheduler.end_collection();
+    scheduler.begin_collection_unseated();
+}
+
+/// Without a thread of the heap's in the child there is nobody, and no P.
+#[test]
+fn in_a_child_of_a_stranger_nobody_is_attached() {
+    let (scheduler, house) = (Scheduler::new(0, SEATS), Count::new());
+    let (blocked, _) = attach(&scheduler, &house);
+    scheduler.block(&house, blocked);
+    assert!(scheduler.stop_for_fork(&house));
+    scheduler.after_fork(&house, None, |seat| assert_eq!(seat, blocked));
+    assert_eq!(scheduler.census(), Census { ps: 0, limit: 0, attached: 0, running: 0, waiting: 0 });
+    assert_eq!(attach(&scheduler, &house).0, blocked);
+}
