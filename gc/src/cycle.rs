@@ -409,6 +409,7 @@ impl Collector {
         CycleEnd {
             live: marked.live,
             roots: marked.roots,
+            specials: self.specials.bytes(),
             pages: pages.in_use(),
             overhead: Bytes(overhead),
             hard_limit: self.config.hard_limit,

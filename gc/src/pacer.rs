@@ -1,7 +1,7 @@
 //! When to collect, how much to mark and to sweep on the way there.
 //!
 //! ```text
-//! goal    = live + (live + roots) * percent / 100 - its tables,  at least MIN_HEAP * percent / 100
+//! goal    = live + (live + roots + specials) * percent / 100 - its tables,  at least MIN_HEAP * percent / 100
 //! limit   = memory limit - what the heap holds beside live objects
 //! goal    = min(goal, max(limit, live + least runway))
 //! trigger = goal - runway, between 70 and 95 percent of the way there; the goal itself, if marking stops the world
@@ -72,6 +72,8 @@ pub struct CycleEnd {
     pub live: Bytes,
     /// Bytes of roots.
     pub roots: Bytes,
+    /// Bytes of the specials' tables, which each cycle goes through.
+    pub specials: Bytes,
     /// Pages in use, all of which are to be swept.
     pub pages: Pages,
     /// Bytes the heap holds of the system beside live objects: metadata, part-filled spans.

@@ -318,7 +318,8 @@ unsigned besom_procs(besom_heap *heap);
 
 /* In the child of a fork, once for each heap that it goes on with, by the thread that forked, before anything else. That
  * thread is attached, or blocked, as it was before the fork, on its old mutator. The other threads do not exist in the child: they are
- * detached, and what only they held is garbage. Handles, registered roots, layouts, options and statistics are the parent's,
+ * detached, and what only they held is garbage; a finalizer or cleanup that one of them was about to run in besom_finalizers_run, or ran, is
+ * the parent's alone, and those that still waited run in both. Handles, registered roots, layouts, options and statistics are the parent's,
  * each process having its own from here on. The library's threads are started anew when they are needed. A recording of the
  * timeline goes on in the parent only. Until then functions that take a mutator abort,
  *   besom: <function>: the process was forked, and besom_after_fork_child was not called

@@ -48,10 +48,10 @@ pub(super) struct Lines {
 
 impl Inputs {
     pub fn lines(&self) -> Lines {
-        let CycleEnd { live, roots, overhead, hard_limit, .. } = self.last;
-        let [live, roots, overhead] = [live, roots, overhead].map(|bytes| bytes.0 as u64);
+        let CycleEnd { live, roots, specials, overhead, hard_limit, .. } = self.last;
+        let [live, roots, specials, overhead] = [live, roots, specials, overhead].map(|bytes| bytes.0 as u64);
         let percent = u64::from(self.percent);
-        let added = (live + roots).saturating_mul(percent) / 100;
+        let added = (live + roots + specials).saturating_mul(percent) / 100;
         let grown = live.saturating_add(added);
         let free = match percent {
             0 => u64::MAX,

@@ -11,7 +11,7 @@ fn end(live: usize, pages: usize) -> CycleEnd {
 fn the_goal_follows_live_bytes_and_roots() {
     let pacer = Pacer::new(100, Bytes(0), Bytes(0), None);
     assert_eq!(pacer.goal(), 4 << 20);
-    pacer.end_cycle(CycleEnd { roots: Bytes(1 << 20), ..end(10 << 20, 0) });
+    pacer.end_cycle(CycleEnd { roots: Bytes(1 << 19), specials: Bytes(1 << 19), ..end(10 << 20, 0) });
     let less_tables = |bytes: u64| bytes - bytes / TABLE_SHARE;
     assert_eq!(pacer.goal(), less_tables(21 << 20));
     pacer.set_percent(50);
