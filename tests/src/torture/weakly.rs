@@ -193,16 +193,18 @@ impl<'h> Weakly<'h> {
             );
             (found != 0).then_some(left.value)
         };
-        let taken = match (left.key.is_some(), both, rng.one_in(2)) {
-            (true, true, true) => [key(m), value(m)],
-            (true, true, false) => {
+        // One of the two alone: the other does not keep it.
+        let way = rng.below(if both { 4 } else { 2 });
+        let taken = match (left.key.is_some(), way) {
+            (true, 0) => [key(m), None],
+            (true, 2) => [key(m), value(m)],
+            (true, 3) => {
                 let value = value(m);
                 [key(m), value]
             }
-            (true, false, true) => [key(m), None],
             _ => [None, value(m)],
         };
-        if both && left.key.is_some() && ground.omit == Omit::Nothing {
+        if way >= 2 && left.key.is_some() && ground.omit == Omit::Nothing {
             assert_eq!(taken[0].is_some(), taken[1].is_some(), "key and value live together: {left:x?}");
         }
         write(ground, m, array, at, ground.encode(0), Omit::Write);
