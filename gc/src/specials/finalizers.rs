@@ -51,6 +51,51 @@ unsafe impl Slot for FinalizerEntry {
     }
 }
 
+impl FinalizerEntry {
+    /// The entry, which is the caller's, is an object's from here on.
+    pub fn fill(&self, object: usize) {
+        self.object.store(object, Relaxed);
+    }
+
+    /// Sets what is to be run on the object.
+    pub fn set(&self, finalizer: Finalizer) {
+        self.run.store(finalizer.run, Relaxed);
+        self.data.store(finalizer.data, Relaxed);
+        self.state.store(WAITING, Release);
+    }
+
+    /// Nothing but the due queue, into which the caller puts it, reaches the object.
+    pub fn set_due(&self) {
+        self.state.store(DUE, Release);
+    }
+
+    /// The object.
+    pub fn object(&self) -> usize {
+        self.object.load(Relaxed)
+    }
+
+    /// Shows the object if it is due; whether it is. When somebody takes it from the queue meanwhile, and uses the entry again,
+    /// it may be another object, which its finalizer does not keep, but the program does.
+    pub fn visit_due(&self, visit: impl FnOnce(usize)) -> bool {
+        let due = self.state.load(Acquire) == DUE;
+        if due {
+            visit(self.object.load(Relaxed));
+        }
+        due
+    }
+
+    /// Frees a due one, which the caller took from the queue, and whose object it holds: what is to be run.
+    pub fn take(&self) -> Finalizer {
+        let finalizer = Finalizer { run: self.run.load(Relaxed), data: self.data.load(Relaxed) };
+        self.free();
+        finalizer
+    }
+
+    fn free(&self) {
+        self.state.store(FREE, Release);
+    }
+}
+
 /// The buckets: how many of them are in use.
 ///
 /// - an object is in bucket `h mod 2^n` if that is below `buckets`, else in `h mod 2^(n-1)`, with `2^(n-1) < buckets <= 2^n`
@@ -166,7 +211,7 @@ impl Finalizers {
             Some((index, _)) => index,
             None => {
                 let Some(index) = self.slab.hold().take(memory) else { return false };
-                self.slab.get(index).object.store(object, Relaxed);
+                self.slab.get(index).fill(object);
                 table.entries += 1;
                 if table.entries > table.buckets {
                     self.split(&mut table, memory);
@@ -175,10 +220,7 @@ impl Finalizers {
                 index
             }
         };
-        let entry = self.slab.get(index);
-        entry.run.store(finalizer.run, Relaxed);
-        entry.data.store(finalizer.data, Relaxed);
-        entry.state.store(WAITING, Release);
+        self.slab.get(index).set(finalizer);
         true
     }
 
@@ -192,7 +234,7 @@ impl Finalizers {
     }
 
     fn free(&self, index: usize) {
-        self.slab.get(index).state.store(FREE, Release);
+        self.slab.get(index).free();
         self.slab.hold().give(index);
     }
 
@@ -210,7 +252,7 @@ impl Finalizers {
                 if let Some((found, before)) = self.find(&table, object) {
                     debug_assert_eq!(found, index);
                     self.unchain(&mut table, index, before);
-                    entry.state.store(DUE, Release);
+                    entry.set_due();
                     list.push(Item::finalizer(index), links);
                 }
             }
@@ -224,14 +266,13 @@ impl Finalizers {
 
     /// The object of a due one, which keeps it alive.
     pub fn object(&self, index: usize) -> usize {
-        self.slab.get(index).object.load(Relaxed)
+        self.slab.get(index).object()
     }
 
     /// Frees a due one, which the caller took from the queue: what is to be run. The caller holds the object.
     pub fn take(&self, index: usize) -> Finalizer {
-        let entry = self.slab.get(index);
-        let finalizer = Finalizer { run: entry.run.load(Relaxed), data: entry.data.load(Relaxed) };
-        self.free(index);
+        let finalizer = self.slab.get(index).take();
+        self.slab.hold().give(index);
         finalizer
     }
 
@@ -239,10 +280,7 @@ impl Finalizers {
     pub(super) fn for_each_due(&self, mut visit: impl FnMut(usize)) -> Bytes {
         let mut due = 0;
         for entry in (0..self.slab.used()).map(|index| self.slab.get(index)) {
-            if entry.state.load(Acquire) == DUE {
-                visit(entry.object.load(Relaxed));
-                due += 1;
-            }
+            due += usize::from(entry.visit_due(&mut visit));
         }
         Bytes(due * size_of::<FinalizerEntry>())
     }

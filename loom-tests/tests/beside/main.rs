@@ -1,4 +1,5 @@
-//! Models of marking beside the program: the barrier against the marker, the scan of each thread's roots, the handshake.
+//! Models of marking beside the program: the barrier against the marker, the scan of each thread's roots, the handshake, and
+//! what comes out of weak references and the due queue meanwhile.
 //!
 //! The scheduler, the turn to scan a seat's roots, the barrier's buffer and the credit are the code's; what a mutator and
 //! the leader do with them is told again here, in the order of `barrier.rs`, `collect.rs`, `stores.rs` and
@@ -13,4 +14,5 @@
 
 mod barrier;
 mod handshake;
+mod specials;
 mod toy;

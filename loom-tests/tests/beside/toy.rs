@@ -1,9 +1,11 @@
 //! A heap of a handful of objects, its mutators, and the leader of its cycles.
 
+use super::specials::Specials;
 use besom::overwritten::Overwritten;
 use besom::scan_turn::ScanTurn;
 use besom::scheduler::{House, PId, Scheduler, Seat};
 use besom_alloc_core::units::Bytes;
+use besom_gc::Phase;
 use besom_gc::mark::reports::Reports;
 use besom_loom_tests::Patience;
 use besom_stats::sync::{AccessCheck, AtomicU32, AtomicUsize, Mutex, Ordering::*, lock, raw, yield_now};
@@ -12,12 +14,14 @@ use std::time::Duration;
 
 const SEATS: usize = 4;
 /// Objects by number; 0 is none.
-pub const OBJECTS: usize = 5;
+pub const OBJECTS: usize = 6;
 /// The two tables, and what their slots lead to.
 pub const TABLES: [usize; 2] = [1, 2];
 pub const LAST: usize = 3;
 /// What only the last object leads to.
 const BEHIND: usize = 4;
+/// What nothing leads to but specials.
+pub const NAMED: usize = 5;
 
 pub struct Toy {
     pub scheduler: Scheduler,
@@ -41,6 +45,7 @@ pub struct Toy {
     grey: Mutex<Vec<usize>>,
     pub reports: Reports,
     pub turns: raw::AtomicUsize,
+    pub specials: Option<Specials>,
 }
 
 impl House for Toy {
@@ -67,6 +72,10 @@ impl House for Toy {
 impl Toy {
     /// One table leads to the last object. The calling thread's seat is blocked.
     pub fn new(limit: usize) -> (Arc<Toy>, Seat) {
+        Toy::with(limit, None)
+    }
+
+    pub fn with(limit: usize, specials: Option<Specials>) -> (Arc<Toy>, Seat) {
         let toy = Arc::new(Toy {
             scheduler: Scheduler::new(limit, SEATS),
             polls: core::array::from_fn(|_| AtomicU32::new(0)),
@@ -85,6 +94,7 @@ impl Toy {
             grey: Mutex::new(Vec::new()),
             reports: Reports::new(),
             turns: raw::AtomicUsize::new(0),
+            specials,
         });
         toy.slots[TABLES[0]].store(LAST, Relaxed);
         toy.slots[LAST].store(BEHIND, Relaxed);
@@ -164,6 +174,7 @@ impl Toy {
             self.scan[n].set_grey();
         }
         self.scheduler.resume(self, None);
+        self.visit_due();
         let patience = Patience::default();
         while !self.visit_resting_roots() {
             self.drain();
@@ -186,6 +197,13 @@ impl Toy {
             self.scheduler.resume(self, None);
         }
         self.verify();
+        if self.resolves() {
+            self.scheduler.resume(self, None);
+            self.resolve();
+            self.scheduler.stop(self, None);
+            self.world.exclusive();
+            self.verify();
+        }
         self.marking.store(false, Relaxed);
         self.gone.store(false, Relaxed);
         self.scheduler.set_marking(false);
@@ -224,7 +242,7 @@ impl Toy {
 
 /// A thread in its seat.
 pub struct Guest<'t> {
-    toy: &'t Toy,
+    pub toy: &'t Toy,
     seat: Seat,
     overwritten: Overwritten<2>,
 }
@@ -256,7 +274,7 @@ impl Guest<'_> {
     }
 
     pub fn shade(&mut self, object: usize) {
-        if self.toy.is_marking() && object != 0 && self.overwritten.keep(object) {
+        if self.toy.phase() == Phase::Marking && object != 0 && self.overwritten.keep(object) {
             self.hand_in();
         }
     }

@@ -1,15 +1,16 @@
 //! A thread that moves the last pointers to its objects around.
 
 use super::places::{Place, Places, SLOTS, write};
-use super::{Content, Ground, Omit, PART, Token, stamp, word};
+use super::weakly::{Weakly, leave_to_finalizer, run_finalizer};
+use super::{Content, Ground, MOVERS, Omit, PART, Token, stamp, word};
 use crate::rng::Rng;
 use besom::{Kind, Mutator};
 use besom_stats::sync::lock;
 use besom_stats::sync::raw::Ordering::*;
 use std::time::Duration;
 
-/// Objects of each mover.
-const TOKENS: usize = 60;
+/// Objects of each mover, as long as none is dead.
+const TOKENS: u64 = 60;
 
 /// A mover. Between two safepoints each of its objects is in one place, or in the hub; while it has an object in a local
 /// only, no safepoint comes, unless locals are roots.
@@ -17,6 +18,7 @@ pub struct Mover<'g, 'h> {
     ground: &'g Ground<'h>,
     m: Option<Mutator<'h>>,
     places: Places,
+    weakly: Weakly<'h>,
     rng: Rng,
     moves: u64,
 }
@@ -27,8 +29,9 @@ impl<'g, 'h> Mover<'g, 'h> {
         let mut m = ground.heap.attach().expect("attach");
         let places = Places::new(ground, &mut m, number);
         places.attach(&m);
-        let mut mover = Mover { ground, m: Some(m), places, rng, moves: 0 };
-        (0..TOKENS).for_each(|n| mover.make((number * TOKENS + n) as u64));
+        let weakly = Weakly::new(&mut m);
+        let mut mover = Mover { ground, m: Some(m), places, weakly, rng, moves: 0 };
+        (0..TOKENS).for_each(|_| mover.make());
         mover
     }
 
@@ -36,8 +39,9 @@ impl<'g, 'h> Mover<'g, 'h> {
         self.m.as_mut().expect("attached")
     }
 
-    fn make(&mut self, id: u64) {
+    fn make(&mut self) {
         let Some(place) = self.places.find(&mut self.rng, false) else { return };
+        let id = self.ground.made.fetch_add(1, Relaxed);
         let bytes = match self.rng.below(16) {
             0 => 40_000,
             1 => 3000,
@@ -72,11 +76,19 @@ impl<'g, 'h> Mover<'g, 'h> {
         }
         self.ground.moves.fetch_add(self.moves, Relaxed);
         self.places.leave(self.ground);
+        self.weakly.leave(self.ground);
     }
 
     fn step(&mut self) {
-        match self.rng.below(1000) {
-            0..600 => self.swap(),
+        let first = if self.ground.leaves_weakly() { 0 } else { 170 };
+        match first + self.rng.below(1000 - first) {
+            0..40 => self.leave_in_weak(),
+            40..70 => self.leave_in_ephemeron(),
+            70..130 => self.take_back(),
+            130..145 => self.leave_to_finalizer(),
+            145..165 => self.finalize(),
+            165..170 => self.make_up_for_the_dead(),
+            170..600 => self.swap(),
             600..680 => self.copy(),
             680..740 => self.put_in_box(),
             740..800 => self.take_out_of_box(),
@@ -217,6 +229,67 @@ impl<'g, 'h> Mover<'g, 'h> {
         drop(left);
         ground.check(content.token);
         self.store(place, Some(content));
+    }
+
+    fn leave_in_weak(&mut self) {
+        let Some(place) = self.places.find(&mut self.rng, true) else { return };
+        let (Some(content), finalizer) = (self.load(place), self.rng.one_in(3)) else { return };
+        let m = self.m.as_ref().expect("attached");
+        if self.weakly.leave_in_weak(self.ground, m, content, finalizer) {
+            self.store(place, None);
+        }
+    }
+
+    /// Leaves one in an ephemeron whose key is held, or one as its key and another as its value.
+    fn leave_in_ephemeron(&mut self) {
+        let Some(place) = self.places.find(&mut self.rng, true) else { return };
+        let of_key = if self.rng.one_in(3) { None } else { self.places.find(&mut self.rng, true) };
+        let of_key = of_key.filter(|&of_key| of_key != place);
+        let (Some(value), key) = (self.load(place), of_key.and_then(|place| self.load(place))) else {
+            return;
+        };
+        let m = self.m.as_mut().expect("attached");
+        if self.weakly.leave_in_ephemeron(self.ground, m, key, value) {
+            self.store(place, None);
+            of_key.into_iter().for_each(|place| self.store(place, None));
+        }
+    }
+
+    fn take_back(&mut self) {
+        let Some(place) = self.places.find(&mut self.rng, false) else { return };
+        let second = self.places.find(&mut self.rng, false).filter(|&second| second != place);
+        let m = self.m.as_mut().expect("attached");
+        let taken = self.weakly.take(self.ground, m, &mut self.rng, second.is_some());
+        for (place, content) in std::iter::once(place).chain(second).zip(taken.into_iter().flatten()) {
+            self.ground.check(content.token);
+            self.store(place, Some(content));
+        }
+        self.m().safepoint();
+        self.weakly.let_go(self.ground, self.m.as_ref().expect("attached"));
+    }
+
+    fn leave_to_finalizer(&mut self) {
+        let Some(place) = self.places.find(&mut self.rng, true) else { return };
+        let Some(content) = self.load(place) else { return };
+        leave_to_finalizer(self.ground, self.m.as_ref().expect("attached"), content);
+        self.store(place, None);
+    }
+
+    /// Runs a finalizer, which gives its object back.
+    fn finalize(&mut self) {
+        let Some(place) = self.places.find(&mut self.rng, false) else { return };
+        if let Some(content) = run_finalizer(self.ground, self.m.as_ref().expect("attached")) {
+            self.store(place, Some(content));
+        }
+    }
+
+    fn make_up_for_the_dead(&mut self) {
+        for _ in 0..16 {
+            let alive = self.ground.made.load(Relaxed) - self.ground.dead.load(Relaxed);
+            if alive < MOVERS as u64 * TOKENS {
+                self.make();
+            }
+        }
     }
 
     /// Removes the mover's own range, with all that it holds, and adds it again.
