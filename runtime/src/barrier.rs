@@ -6,7 +6,7 @@
 //! while others run; here no thread runs between the start of marking and the scan of its own roots.)
 
 use crate::heap::Heap;
-use crate::mutator::{ATTACHED, COLLECTING, Mutator};
+use crate::mutator::{ATTACHED, COLLECTING, Mutator, SCANNING};
 use crate::scheduler::Seat;
 use crate::status::Result;
 use besom_alloc_core::units::Bytes;
@@ -162,7 +162,7 @@ impl Heap {
             }
             let state = Mutator::state(m);
             // The VM's trace functions are called, and must not call back.
-            let inside = if state == ATTACHED { COLLECTING } else { state };
+            let inside = if state == ATTACHED { COLLECTING } else { SCANNING };
             Mutator::set_state(m, inside);
             let bytes = self.as_guest(|visitor| (*m).visit_roots(visitor));
             Mutator::set_state(m, state);
@@ -249,18 +249,24 @@ impl Heap {
         let mut marked = 0;
         // SAFETY: the caller's promise; the P stays the thread's.
         unsafe {
-            while self.collector.phase() == Phase::Marking {
+            loop {
+                // What finalizers get is marked while nobody owes anything; only the hard goal holds mutators then.
+                let marks = match self.collector.phase() {
+                    Phase::Idle => break,
+                    Phase::Marking => true,
+                    Phase::Resolving => false,
+                };
                 let debt = (*(*m).p).debt();
                 (*(*m).p).pay(reports.take_credit(Bytes(debt.max(0) as usize)).0 as i64);
                 let debt = (*(*m).p).debt();
                 let past = self.collector.pacer().is_past_hard_goal();
-                if debt <= 0 && !past {
+                if !(marks && debt > 0 || past) {
                     break;
                 }
                 let done = self.assist_with(m, debt.max(ASSIST_LEAST));
                 marked += done;
                 (*(*m).p).pay(done);
-                if done != 0 || !(past || (*(*m).p).debt() > DEBT_MOST) {
+                if done != 0 || !(past || marks && (*(*m).p).debt() > DEBT_MOST) {
                     break;
                 }
                 self.rest(m);

@@ -7,11 +7,11 @@
 //! waits for a heap by asking again and again, and holds nothing meanwhile that another thread may want on its way to a
 //! safepoint; the locks are taken when all worlds stand still, in an order that is everybody's.
 //!
-//! A trace function or a visit that forks is called by who stopped the world, or is waited for by a cycle: its heap is left
-//! alone, and its child can only exec.
+//! A trace function or a visit that forks is called by who stopped a world, or is waited for by a cycle: it waits for nobody,
+//! the heaps are left alone, and its child can only exec.
 
 use crate::heap::Heap;
-use crate::mutator::{ATTACHED, BLOCKED, COLLECTING, FORKING, Mutator, capture};
+use crate::mutator::{ATTACHED, BLOCKED, FORKING, Mutator, capture};
 use crate::scheduler::Seat;
 use crate::status::{Error, Result};
 #[cfg(feature = "c-library")]
@@ -140,8 +140,8 @@ pub(crate) fn delist(heap: &Heap) {
 
 /// Before a fork.
 unsafe extern "C" fn prepare() {
-    // A collector's thread calls the VM's trace functions, and would wait for itself.
-    if os::is_own_thread() || GOING.is_callers() {
+    // A trace function, on a collector's thread or a mutator's, and a visit: others wait for the caller.
+    if os::is_own_thread() || GOING.is_callers() || is_called_back() {
         return;
     }
     while let Some((heap, m)) = own_in(ATTACHED) {
@@ -215,6 +215,12 @@ unsafe extern "C" fn child() {
     drop(turn);
 }
 
+/// Whether a heap calls a function of the VM's on this thread that must not call back.
+fn is_called_back() -> bool {
+    // SAFETY: the state is atomic.
+    held(&LIST).heaps.iter().any(|heap| heap.own().is_some_and(|m| unsafe { Mutator::calls_back(m) }))
+}
+
 /// A heap in which the caller is in such a state, and its mutator; none that awaits [`Heap::after_fork`].
 fn own_in(state: u32) -> Option<(&'static Heap, *mut Mutator)> {
     let list = held(&LIST);
@@ -231,11 +237,9 @@ impl Heap {
         self.mutators().find(|&m| unsafe { Mutator::seats_caller(m) })
     }
 
-    /// Whether a fork by the caller stops this heap's world.
+    /// Whether a fork stops this heap's world.
     fn minds_forks(&self) -> bool {
-        // SAFETY: the state is atomic.
-        let collects = self.own().is_some_and(|m| unsafe { Mutator::state(m) } == COLLECTING);
-        !collects && !self.forked.awaits()
+        !self.forked.awaits()
     }
 
     /// The mutator runs no more, until [`Self::step_back`].

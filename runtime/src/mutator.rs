@@ -62,6 +62,8 @@ pub const BLOCKED: u32 = 0x0b10_c4ed;
 /// Collecting, or walking the heap, with the world stopped or about to be: the VM's functions are called, and must not
 /// call back.
 pub const COLLECTING: u32 = 0x0c01_1ec7;
+/// The same, and the thread counts as blocked: it scans what its snapshot holds, on its way out of `besom_unblock`.
+pub const SCANNING: u32 = 0x05ca_4416;
 /// About to fork, and parked for that; in the child, until the heap is taken up there.
 pub const FORKING: u32 = 0x0f04_c1ed;
 
@@ -235,6 +237,15 @@ impl Mutator {
         unsafe { (*m).state.load(Acquire) }
     }
 
+    /// Whether the thread may be in a function of the VM's that must not call back: a trace function or a visit.
+    ///
+    /// # Safety
+    /// See [`Self::polled`].
+    pub(crate) unsafe fn calls_back(m: *const Mutator) -> bool {
+        // SAFETY: the caller's promise.
+        matches!(unsafe { Self::state(m) }, COLLECTING | SCANNING)
+    }
+
     /// # Safety
     /// See [`Self::polled`].
     pub(crate) unsafe fn set_state(m: *const Mutator, state: u32) {
@@ -291,7 +302,7 @@ impl Mutator {
             }
         }
         // SAFETY: as above.
-        if unsafe { Self::state(m) } == COLLECTING {
+        if unsafe { Self::calls_back(m) } {
             fatal(format_args!("{function}: called by a trace function or a visit"));
         }
         // SAFETY: as above.
@@ -472,7 +483,7 @@ impl Mutator {
                 scan_words(base, count, kind, &encoding, visitor);
                 words += count;
             }
-            if self.stack_base != 0 && Self::state(self) == BLOCKED {
+            if self.stack_base != 0 && matches!(Self::state(self), BLOCKED | SCANNING) {
                 (0..self.snapshot_len).for_each(|i| visitor.stale(self.snapshot.add(i).read()));
                 words += self.snapshot_len;
             } else if self.stack_base != 0 {

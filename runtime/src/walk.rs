@@ -3,6 +3,7 @@
 use crate::heap::Heap;
 use crate::mutator::Mutator;
 use besom_alloc_core::span_class::Kind;
+use besom_alloc_core::span_heap::Found;
 use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::Why;
 use std::ops::ControlFlow::{Break, Continue};
@@ -55,14 +56,20 @@ impl Heap {
 
     /// Whether an object starts there, tiny ones included.
     pub fn is_object(&self, address: usize) -> bool {
-        let Some(found) = self.find(address) else { return false };
-        let start = self.spans.address(found.offset).addr();
-        start == address || (found.class.index() == 1 && self.options.tiny != 0)
+        self.find_object(address).is_some()
+    }
+
+    /// The object that starts there. Tiny ones start anywhere in their block.
+    fn find_object(&self, address: usize) -> Option<Found> {
+        self.find(address).filter(|found| {
+            let start = self.spans.address(found.offset).addr();
+            start == address || (found.class.index() == 1 && self.options.tiny != 0)
+        })
     }
 
     /// Whether an object starts there, tiny ones included, that no cycle has found dead.
     pub fn is_live_object(&self, address: usize) -> bool {
-        self.is_object(address) && !self.find(address).is_some_and(|found| self.spans.is_garbage(&found))
+        self.find_object(address).is_some_and(|found| !self.spans.is_garbage(&found))
     }
 
     /// The start of the object that holds an address.

@@ -58,6 +58,20 @@ static uint64_t cycles(besom_heap *heap)
 
 /* ---- A heap ends ---- */
 
+static void finalized(besom_mutator *m, void *object, void *data)
+{
+    (void)m, (void)object, (void)data;
+}
+
+/* What a cycle resolves for a while once the rest is marked: a tree that only a finalizer gets, and weak references. */
+static void leave_specials(besom_mutator *m)
+{
+    node *dead = tree(m, check_short() ? 10 : 15), *other = tree(m, 1);
+    unsigned i;
+    NEED(besom_finalizer_set(m, dead, finalized, NULL) == BESOM_OK);
+    for (i = 0; i < (check_short() ? 1000u : 50000u); i++) NEED(besom_weak_new(m, other) != NULL);
+}
+
 static void free_in_mode(int mode)
 {
     unsigned i, rounds = check_short() ? 5 : 60, unfinished = 0;
@@ -69,6 +83,7 @@ static void free_in_mode(int mode)
         unsigned n;
         NEED(handle != NULL);
         CHECK_OK(besom_collect(m));
+        if (i % 2) leave_specials(m);
         if (mode == BESOM_CONCURRENT)
             while (m->barrier == 0) (void)tree(m, 6); /* until it is marking */
         else

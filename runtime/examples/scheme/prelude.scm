@@ -384,7 +384,7 @@
   (define (register x)
     (let ((all (hash-table-ref/default %guarded x #f)) (one (cons queue (list #f))))
       (if all (set-cdr! all (cons one (cdr all)))
-          (let ((all (list #f one))) (%guard x all) (hash-table-set! %guarded x all)))))
+          (let ((all (list #f one))) (hash-table-set! %guarded x all) (%guard x all)))))
   (case-lambda
     (() (%guarded-next queue))
     ((x) (if (%mortal? x) (with-mutex %guarded-lock (register x))))))
