@@ -118,6 +118,9 @@ pub struct Collector {
     abandoned: AtomicBool,
     /// Bytes that were allocated black in this cycle, as caches gave them back.
     born: AtomicU64,
+    /// When the limiter was told something last, nanoseconds since `started`; and how many mutators ran then, an `f64`.
+    limited: AtomicU64,
+    ran: AtomicU64,
     config: Config,
     id: u64,
     started: Instant,
@@ -157,6 +160,8 @@ impl Collector {
             phase: PhaseCell::new(),
             abandoned: AtomicBool::new(false),
             born: AtomicU64::new(0),
+            limited: AtomicU64::new(0),
+            ran: AtomicU64::new(1f64.to_bits()),
             config,
             id,
             started,
@@ -186,7 +191,15 @@ impl Collector {
     /// Whether a cycle should begin before `bytes` more are allocated.
     #[inline]
     pub fn is_due(&self, bytes: i64) -> bool {
-        self.pacer.due_with(bytes) && self.phase() == Phase::Idle
+        self.pacer.is_past_trigger(bytes) && self.phase() == Phase::Idle && self.may_begin(bytes)
+    }
+
+    #[inline(never)]
+    fn may_begin(&self, bytes: i64) -> bool {
+        if self.pacer.limiter().limiting() {
+            self.ease_limiter();
+        }
+        self.pacer.due_with(bytes)
     }
 
     /// The marker.

@@ -186,6 +186,8 @@ impl Marker {
         };
         let mut drain = |first: &mut Worker<'_, PARALLEL>| {
             self.gang.run(helpers, &helper, || first.drain());
+            // Helpers of the next run begin on blocks of their own, on one of which the leader may be.
+            first.go_home();
             workers = workers.max(std::mem::replace(&mut lock(&totals).2, 1));
             while self.shared.overflowed.swap(false, Relaxed) {
                 first.rescan(stopped);

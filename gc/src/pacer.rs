@@ -149,6 +149,13 @@ impl Pacer {
         self.live.fetch_add(bytes, Relaxed);
     }
 
+    /// Whether `bytes` more pass the line from which on a collection may be due.
+    #[inline]
+    pub fn is_past_trigger(&self, bytes: i64) -> bool {
+        let live = self.live.load(Relaxed).saturating_add(bytes).max(0) as u64;
+        live >= self.trigger.load(Relaxed)
+    }
+
     /// Whether a collection is due before `bytes` more are allocated, if none runs.
     #[inline]
     pub fn due_with(&self, bytes: i64) -> bool {

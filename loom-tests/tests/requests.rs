@@ -100,10 +100,9 @@ impl Toy {
 
     fn drive(&self) {
         loop {
-            match self.requests.next(|| None) {
+            match self.requests.next() {
                 Next::Serve(bytes) => self.collect_unseated(bytes),
                 Next::Quit => return,
-                Next::Tick => unreachable!("no time was given"),
             }
         }
     }

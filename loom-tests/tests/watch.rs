@@ -28,6 +28,9 @@ struct Toy {
     /// Its length, for those who only look; who sees that something was taken out sees that the taker is active, as in `Pile`.
     len: AtomicUsize,
     watching: AtomicBool,
+    open: AtomicBool,
+    /// Another ephemeron waits.
+    other: AtomicBool,
     pending: AtomicU64,
     bucket: AtomicU64,
     next: AtomicU64,
@@ -94,7 +97,7 @@ impl Worker<'_> {
         if toy.flag.swap(true, Relaxed) {
             return;
         }
-        if toy.watching.load(Acquire) {
+        if toy.open.load(Acquire) {
             if wait(toy, NUMBER) {
                 self.mark(VALUE);
             }
@@ -161,7 +164,7 @@ impl Toy {
     }
 
     fn has_waiting(&self) -> bool {
-        self.pending.load(Relaxed) != 0
+        self.pending.load(Relaxed) != 0 || self.other.load(Relaxed)
     }
 
     fn look_after_ephemerons(&self) -> bool {
@@ -174,6 +177,8 @@ impl Toy {
         if waits {
             self.termination.join();
             let mut worker = self.worker(Vec::new());
+            self.open.store(true, Release);
+            self.other.store(false, Relaxed);
             if self.pending.swap(0, Acquire) != 0 && wait(self, NUMBER) {
                 worker.mark(VALUE);
             }
@@ -240,6 +245,23 @@ fn a_helper_marks_the_key() {
         let toy = Toy::new(&[]);
         let helper = start(&toy, |toy| _ = toy.help());
         let guest = start(&toy, |toy| toy.guest(BEFORE));
+        toy.lead();
+        helper.join().unwrap();
+        guest.join().unwrap();
+        toy.end();
+    });
+}
+
+/// Another ephemeron waits, so that the cycle begins to watch while a helper that knows nothing of it, or one that does, scans this
+/// one, and a guest that had come before marks its key.
+#[test]
+fn the_ephemeron_comes_while_another_waits() {
+    model(3, || {
+        let toy = Toy::new(&[EPHEMERON]);
+        // The other one's key is never marked.
+        toy.other.store(true, Relaxed);
+        let helper = start(&toy, |toy| _ = toy.help());
+        let guest = start(&toy, |toy| toy.guest(KEY));
         toy.lead();
         helper.join().unwrap();
         guest.join().unwrap();

@@ -12,6 +12,7 @@ use crate::status::Result;
 use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::Kind;
 use besom_gc::{Cause, Phase, Visitor};
+use besom_stats::sync::raw::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Bytes that an assist marks at least, in advance if it owes less. Higher: an assist is longer. Lower: each costs some
@@ -123,7 +124,7 @@ impl Heap {
     unsafe fn visit_any(&self, start: *const usize, words: usize, visitor: &mut dyn Visitor) {
         for i in 0..words {
             // SAFETY: the caller's promise.
-            let word = unsafe { start.add(i).read_volatile() };
+            let word = unsafe { AtomicUsize::from_ptr(start.add(i).cast_mut()) }.load(Relaxed);
             visitor.any(word);
             if let Some(address) = self.decoded(word) {
                 visitor.any(address);
@@ -184,17 +185,21 @@ impl Heap {
         }
     }
 
-    /// Waits for a moment; stops do not wait for the mutator meanwhile.
+    /// Waits for a moment; stops do not wait for the mutator meanwhile. How long it was.
     ///
     /// # Safety
     /// As for [`Self::collect`].
-    unsafe fn rest(&self, m: *mut Mutator) {
+    unsafe fn rest(&self, m: *mut Mutator) -> Duration {
+        let began = Instant::now();
         // SAFETY: the caller's promise.
         unsafe {
             self.hand_in(m);
             self.scheduler.rest(Seat((*m).seat), WAIT);
             self.come_back(m);
         }
+        let time = began.elapsed();
+        self.collector.marker().reports().waited(time.as_nanos() as u64);
+        time
     }
 
     /// Has a cycle begin before `bytes` more are allocated: beside the program, soon, and if they would pass the goal, before
@@ -220,7 +225,7 @@ impl Heap {
             self.waiting(Kind::WaitForCycle, || {
                 while waits() {
                     // SAFETY: as above.
-                    unsafe { self.rest(m) };
+                    _ = unsafe { self.rest(m) };
                 }
             });
         }
@@ -246,7 +251,7 @@ impl Heap {
     unsafe fn pay_debt(&self, m: *mut Mutator) {
         let reports = self.collector.marker().reports();
         let (began, shown) = (Instant::now(), self.collector.timeline().begin());
-        let mut marked = 0;
+        let (mut marked, mut waited) = (0, Duration::ZERO);
         // SAFETY: the caller's promise; the P stays the thread's.
         unsafe {
             loop {
@@ -269,12 +274,12 @@ impl Heap {
                 if done != 0 || !(past || marks && (*(*m).p).debt() > DEBT_MOST) {
                     break;
                 }
-                self.rest(m);
+                waited += self.rest(m);
             }
         }
         if marked != 0 {
             let time = began.elapsed();
-            reports.assisted(time.as_nanos() as u64);
+            reports.assisted(time.saturating_sub(waited).as_nanos() as u64);
             self.collector.measures().assisted(time);
             self.collector.timeline().end(shown, Kind::MarkAssist, [marked as u64, 0, 0, 0]);
         }

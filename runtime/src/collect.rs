@@ -127,7 +127,9 @@ impl World for HeapWorld<'_> {
                 let m = self.heap.mutator(seat);
                 Mutator::state(m) != 0 && Mutator::scan(m).claim()
             };
-            while let Some(seat) = self.heap.scheduler.claim_resting(claim) {
+            let mut from = Seat(0);
+            while let Some(seat) = self.heap.scheduler.claim_resting(from, claim) {
+                from = Seat(seat.0 + 1);
                 let m = self.heap.mutator(seat);
                 // What the thread did before it came to rest was before this, and what it does next is after.
                 acquire(self.heap);
@@ -168,8 +170,9 @@ impl Heap {
             }
             let kind = if stops { Kind::Stopped } else { Kind::WaitForP };
             let p = self.waiting(kind, || self.scheduler.safepoint(self, Seat((*m).seat)));
-            self.sit(m, p);
+            // Before anything of the mutator's is written: another thread may be scanning its roots.
             self.scan_own_roots(m);
+            self.sit(m, p);
         }
     }
 
@@ -195,9 +198,9 @@ impl Heap {
         // SAFETY: the caller's promise.
         unsafe {
             let p = self.waiting(Kind::WaitForP, || self.scheduler.unblock(self, Seat((*m).seat)));
-            self.sit(m, p);
-            // Of the snapshot, as long as the thread counts as blocked.
+            // Of the snapshot, as long as the thread counts as blocked; before anything of the mutator's is written.
             self.scan_own_roots(m);
+            self.sit(m, p);
             Mutator::set_state(m, ATTACHED);
         }
     }

@@ -4,13 +4,8 @@ use crate::background::{self, Body};
 use crate::heap::Heap;
 use crate::requests::{Next, Requests};
 use besom_alloc_core::os::Thread;
-use besom_gc::pacer::Spent;
 use besom_stats::sync::{Held, Mutex, hold, lock};
 use std::ffi::CStr;
-use std::time::Duration;
-
-/// Between two looks of the limiter's at the clock, while it limits.
-const TICK: Duration = Duration::from_millis(10);
 
 /// The driver of one heap; its thread is started at the first call of [`Driver::wake`].
 #[derive(Default)]
@@ -61,15 +56,9 @@ impl Body for Driver {
     const NAME: &'static CStr = c"besom-gc";
 
     fn run(heap: &Heap) {
-        let limiter = heap.collector.pacer().limiter();
         loop {
-            // It lets go with time; who waits for a cycle does not look at the clock.
-            match heap.driver.requests.next(|| limiter.limiting().then_some(TICK)) {
+            match heap.driver.requests.next() {
                 Next::Serve(bytes) => heap.collect_unseated(bytes),
-                Next::Tick => {
-                    let spent = Spent { running: heap.scheduler.running() as f64, ..Spent::default() };
-                    limiter.update(TICK, spent);
-                }
                 Next::Quit => return,
             }
         }

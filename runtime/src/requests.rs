@@ -5,9 +5,8 @@
 //! allocates and then looks at `asked`, the driver takes the request and then looks at what is allocated. The fences see to
 //! it that one of them sees what the other did.
 
-use besom_stats::sync::{AtomicI64, Condvar, Held, Mutex, MutexGuard, Ordering::*, fence, hold, lock};
+use besom_stats::sync::{AtomicI64, Condvar, Held, Mutex, Ordering::*, fence, hold, lock};
 use std::sync::PoisonError;
-use std::time::Duration;
 
 /// No request.
 const NONE: i64 = -1;
@@ -23,8 +22,6 @@ struct State {
 pub enum Next {
     /// A cycle, if one is due before so many bytes are allocated.
     Serve(i64),
-    /// Nothing; the time given has passed.
-    Tick,
     /// The heap goes.
     Quit,
 }
@@ -61,8 +58,8 @@ impl Requests {
         state.started
     }
 
-    /// Waits for a request, and takes it; with `tick`, at most so long.
-    pub fn next(&self, tick: impl Fn() -> Option<Duration>) -> Next {
+    /// Waits for a request, and takes it.
+    pub fn next(&self) -> Next {
         let mut state = lock(&self.state);
         loop {
             if state.quit {
@@ -74,24 +71,8 @@ impl Requests {
                 fence(SeqCst);
                 return Next::Serve(bytes);
             }
-            let late;
-            (state, late) = self.wait(state, tick());
-            if late {
-                return Next::Tick;
-            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-
-    fn wait<'a>(
-        &self,
-        state: MutexGuard<'a, State>,
-        most: Option<Duration>,
-    ) -> (MutexGuard<'a, State>, bool) {
-        let Some(most) = most else {
-            return (self.changed.wait(state).unwrap_or_else(PoisonError::into_inner), false);
-        };
-        let (state, timeout) = self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner);
-        (state, timeout.timed_out())
     }
 
     /// Keeps the driver from its next request, and everybody from asking.

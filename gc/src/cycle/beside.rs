@@ -40,9 +40,9 @@ const LIMITER_EVERY: Duration = Duration::from_millis(10);
 #[derive(Default)]
 struct Told {
     work: usize,
-    at: Duration,
     background: Duration,
     assist: Duration,
+    waited: Duration,
 }
 
 /// A stop of a cycle: its request, and the stopped world.
@@ -226,6 +226,7 @@ impl Collector {
             assist: Duration::from_nanos(self.marker.reports().assists_ns()),
             running: turns.running(),
         };
+        self.tell_limiter(turns, &mut told);
         let number = self.conclude(heap, &stopped, cause, &marked, Some(marking));
         let ready = Instant::now();
         world.resume(stopped);
@@ -299,18 +300,48 @@ impl Collector {
             told.work = work;
             self.pacer.revise(work as u64);
         }
-        let now = turns.elapsed();
-        if now >= told.at + LIMITER_EVERY {
-            let (background, assist) = (turns.background(), Duration::from_nanos(reports.assists_ns()));
-            let spent = Spent {
-                background: background - told.background,
-                assist: assist - told.assist,
-                running: turns.running(),
-            };
-            self.pacer.limiter().update(now - told.at, spent);
-            (told.at, told.background, told.assist) = (now, background, assist);
+        if self.since_limiter() >= LIMITER_EVERY {
+            self.tell_limiter(turns, told);
         }
         !self.abandoned.load(Relaxed)
+    }
+
+    /// Tells the limiter what this cycle has spent since it was told last.
+    fn tell_limiter(&self, turns: &Turns<'_>, told: &mut Told) {
+        let reports = self.marker.reports();
+        let elapsed = self.begin_limiters_next();
+        let [assist, waited] = [reports.assists_ns(), reports.waits_ns()].map(Duration::from_nanos);
+        let background = turns.background();
+        // Who waits does not run, and would.
+        let wait = waited - told.waited;
+        let running = turns.running() + wait.as_secs_f64() / elapsed.as_secs_f64().max(1e-9);
+        let spent =
+            Spent { background: background - told.background, assist: assist - told.assist + wait, running };
+        self.pacer.limiter().update(elapsed, spent);
+        self.ran.store(turns.running().to_bits(), Relaxed);
+        (told.background, told.assist, told.waited) = (background, assist, waited);
+    }
+
+    /// Since the limiter was told something last.
+    fn since_limiter(&self) -> Duration {
+        Duration::from_nanos(
+            (self.started.elapsed().as_nanos() as u64).saturating_sub(self.limited.load(Relaxed)),
+        )
+    }
+
+    /// The same, and from here on it counts anew.
+    fn begin_limiters_next(&self) -> Duration {
+        let now = self.started.elapsed().as_nanos() as u64;
+        Duration::from_nanos(now.saturating_sub(self.limited.swap(now, Relaxed)))
+    }
+
+    /// The limiter is on, and no cycle runs: it lets go with time.
+    #[cold]
+    pub(super) fn ease_limiter(&self) {
+        if self.since_limiter() >= LIMITER_EVERY {
+            let running = f64::from_bits(self.ran.load(Relaxed));
+            self.pacer.limiter().update(self.begin_limiters_next(), Spent { running, ..Spent::default() });
+        }
     }
 
     /// The heap is going: a cycle that runs beside the program ends soon, wherever it is.

@@ -13,6 +13,7 @@ pub struct Reports {
     work: AtomicU64,
     credit: AtomicI64,
     assists_ns: AtomicU64,
+    waits_ns: AtomicU64,
     roots: AtomicU64,
 }
 
@@ -30,6 +31,7 @@ impl Reports {
             work: AtomicU64::new(0),
             credit: AtomicI64::new(0),
             assists_ns: AtomicU64::new(0),
+            waits_ns: AtomicU64::new(0),
             roots: AtomicU64::new(0),
         }
     }
@@ -40,6 +42,7 @@ impl Reports {
         self.work.store(0, Relaxed);
         self.credit.store(0, Relaxed);
         self.assists_ns.store(0, Relaxed);
+        self.waits_ns.store(0, Relaxed);
         self.roots.store(0, Relaxed);
     }
 
@@ -81,6 +84,16 @@ impl Reports {
     /// Bytes of mutators' roots.
     pub fn roots(&self) -> Bytes {
         Bytes(self.roots.load(Relaxed) as usize)
+    }
+
+    /// A mutator has waited for so long, since it could not help.
+    pub fn waited(&self, ns: u64) {
+        self.waits_ns.fetch_add(ns, Relaxed);
+    }
+
+    /// Nanoseconds of all these waits in this cycle.
+    pub fn waits_ns(&self) -> u64 {
+        self.waits_ns.load(Relaxed)
     }
 
     /// A mutator has assisted for so long.

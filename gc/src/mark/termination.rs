@@ -110,7 +110,7 @@ impl Termination {
                     break Some(work);
                 }
                 self.active.fetch_sub(LEAVE, SeqCst);
-            } else if self.active.load(SeqCst) & ACTIVE == 0 {
+            } else if self.is_quiet(|| !looks()) {
                 break None;
             }
             spins += 1;

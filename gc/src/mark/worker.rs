@@ -536,7 +536,8 @@ impl<const PARALLEL: bool> Visitor for Worker<'_, PARALLEL> {
         if offset >= self.len {
             return;
         }
-        let class = self.encoded_class(offset);
+        // The word may lie in a page that is just becoming a span: the class comes last.
+        let class = self.page_classes[offset >> PAGE_SHIFT].load(Acquire);
         if class != 0
             && let Some(found) = self.heap.find_in(offset, SpanClass(class - 1))
         {

@@ -162,11 +162,14 @@ pub struct Scanned {
 /// The ephemerons of one heap, as its marker sees them.
 ///
 /// - `pending` leads through all that wait, `buckets` (a power of two of them while watching) to all that are watched
+/// - `open` only while all who mark call [`Self::wake`], and that only while `watching`
 /// - there are at most `seen_last + made - made_last` ephemerons
 pub struct Ephemerons {
     table: Mapping,
     pending: raw::AtomicU64,
     watching: raw::AtomicBool,
+    /// Those who mark add to the table: everybody who does wakes what is in it.
+    open: raw::AtomicBool,
     buckets: raw::AtomicUsize,
     /// Made since the heap was, and until the last cycle that ended began to count; and scanned in that.
     made: raw::AtomicUsize,
@@ -223,6 +226,7 @@ impl Ephemerons {
             table: Mapping::lazy_zeroed_down_to(bytes, 4096)?,
             pending: raw::AtomicU64::new(0),
             watching: raw::AtomicBool::new(false),
+            open: raw::AtomicBool::new(false),
             buckets: raw::AtomicUsize::new(0),
             made: raw::AtomicUsize::new(0),
             made_last: raw::AtomicUsize::new(0),
@@ -282,7 +286,8 @@ impl Ephemerons {
             _ if again => true,
             _ => {
                 ephemeron.flag.store(1, Relaxed);
-                if self.is_watching() {
+                // While some who mark do not know of the table yet, it is not for those who do.
+                if self.open.load(Acquire) {
                     !wait(&table, number)
                 } else {
                     let push = |first| {
@@ -319,8 +324,9 @@ impl Ephemerons {
         self.pending.load(Relaxed) != 0
     }
 
-    /// Puts all that wait into the table, and shows the values of those whose keys were marked meanwhile.
+    /// Opens the table, puts all that wait into it, and shows the values of those whose keys were marked meanwhile.
     pub fn watch_waiting(&self, heap: &SpanHeap, mut visit: impl FnMut(usize)) {
+        self.open.store(true, Release);
         let table = InHeap { all: self, heap };
         let mut number = self.pending.swap(0, Acquire);
         while number != 0 {
@@ -372,6 +378,7 @@ impl Ephemerons {
         self.table.discard(0, buckets * 8);
         memory.add(-((buckets * 8) as i64));
         self.buckets.store(0, Relaxed);
+        self.open.store(false, Relaxed);
         self.watching.store(false, Relaxed);
     }
 

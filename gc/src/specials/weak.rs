@@ -43,9 +43,10 @@ unsafe impl Slot for WeakEntry {
 
 impl WeakEntry {
     /// Makes the entry, which is the caller's, name an object. The collector may look at it at the same time, for the sake
-    /// of the object that it named before: by a swap the change comes before the collector's or after it.
+    /// of the object that it named before: by a swap the change comes before the collector's or after it. Who sees the object
+    /// there sees it marked, if it was born so.
     pub fn fill(&self, object: usize) {
-        self.object.swap(object, Relaxed);
+        self.object.swap(object, Release);
         self.state.store(LIVE, Release);
     }
 
@@ -68,7 +69,7 @@ impl WeakEntry {
     /// Clears the entry if its object is not marked; whether it did. By the collector, before it marks anything for the
     /// sake of finalizers, and with a release fence in between.
     pub fn clear_if_dead(&self, is_marked: impl FnOnce(usize) -> bool) -> bool {
-        let object = self.object.load(Relaxed);
+        let object = self.object.load(Acquire);
         // The entry may be freed, and taken for another object, meanwhile.
         object != 0 && !is_marked(object) && self.object.compare_exchange(object, 0, Relaxed, Relaxed).is_ok()
     }

@@ -155,7 +155,9 @@ impl Toy {
             let n = seat.0 as usize;
             self.rooted[n].load(Relaxed) && self.scan[n].claim()
         };
-        while let Some(seat) = self.scheduler.claim_resting(claim) {
+        let mut from = Seat(0);
+        while let Some(seat) = self.scheduler.claim_resting(from, claim) {
+            from = Seat(seat.0 + 1);
             self.scan(seat.0 as usize);
             self.scan[seat.0 as usize].set_black();
         }

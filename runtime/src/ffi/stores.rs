@@ -129,7 +129,7 @@ pub(crate) unsafe fn store_range(
             return std::ptr::copy(from, to, words);
         }
         if words <= FEW {
-            (0..words).for_each(|i| heap.shade(m, to.add(i).read_volatile() as usize));
+            (0..words).for_each(|i| heap.shade(m, AtomicU64::from_ptr(to.add(i)).load(Relaxed) as usize));
         } else {
             heap.shade_range(to.cast(), words);
         }

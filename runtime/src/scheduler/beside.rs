@@ -76,12 +76,12 @@ impl Scheduler {
         lock(&self.inner).marking = marking;
     }
 
-    /// Calls `claim` with each seat that is taken and not Running, until it says that it has one; nobody of them comes to
-    /// run meanwhile.
-    pub fn claim_resting(&self, mut claim: impl FnMut(Seat) -> bool) -> Option<Seat> {
+    /// Calls `claim` with each seat from `from` on that is taken and not Running, until it says that it has one; nobody of them
+    /// comes to run meanwhile.
+    pub fn claim_resting(&self, from: Seat, mut claim: impl FnMut(Seat) -> bool) -> Option<Seat> {
         let inner = lock(&self.inner);
         let resting = |c: &Chair| matches!(c.state, State::Parked | State::Waiting | State::Blocked);
-        let seats = inner.seats.iter().enumerate().filter(|(_, c)| resting(c));
+        let seats = inner.seats.iter().enumerate().skip(from.0 as usize).filter(|(_, c)| resting(c));
         seats.map(|(n, _)| Seat(n as u32)).find(|&seat| claim(seat))
     }
 
