@@ -254,10 +254,12 @@ impl<'h> Known<'h> {
 
     /// Looks at the weak reference and the ephemeron; what was let go is held again, now and then.
     fn read(&mut self, m: &mut Mutator<'h>, rng: &mut Rng) {
-        self.read_ephemeron(m, rng.one_in(2));
+        let keyed = self.read_ephemeron(m, rng.one_in(2));
         // SAFETY: the mutator is this thread's, the weak reference live.
         let object = unsafe { c::besom_weak_get(m.as_raw(), with_exposed_provenance_mut(self.weak)) };
         let found = object.expose_provenance();
+        // No safepoint came between.
+        assert!(keyed.is_none_or(|alive| alive == (found != 0)), "{:#x} is dead for some", self.mortal.id);
         if found == 0 {
             assert!(self.handle.is_none(), "a weak reference to {:#x}, which is held", self.mortal.id);
             self.dead = true;
@@ -266,14 +268,14 @@ impl<'h> Known<'h> {
         assert!(!self.dead, "{:#x} was dead", self.mortal.id);
         self.mortal.check(found);
         if self.handle.is_none() && rng.one_in(2) {
-            assert!(!self.dead);
             self.mortal.let_go.store(false, Release);
             self.handle = Some(m.handle(object.cast()).expect("a handle"));
         }
     }
 
-    fn read_ephemeron(&mut self, m: &Mutator<'h>, value_first: bool) {
-        let Some(of_key) = &mut self.ephemeron else { return };
+    /// Whether the ephemeron has its key still, if there is one.
+    fn read_ephemeron(&mut self, m: &Mutator<'h>, value_first: bool) -> Option<bool> {
+        let of_key = self.ephemeron.as_mut()?;
         let ephemeron = of_key.handle.get().cast::<c_void>();
         // SAFETY: the mutator is this thread's; the handle holds the ephemeron.
         let key = || unsafe { c::besom_ephemeron_key(m.as_raw(), ephemeron) }.expose_provenance();
@@ -289,11 +291,12 @@ impl<'h> Known<'h> {
         if key == 0 {
             assert!(self.handle.is_none(), "an ephemeron of {:#x}, which is held", self.mortal.id);
             of_key.closed = true;
-            return;
+            return Some(false);
         }
         assert!(!of_key.closed, "an ephemeron of {:#x} was closed", self.mortal.id);
         self.mortal.check(key);
         of_key.value.check(value);
+        Some(true)
     }
 
     fn cancel(&mut self, m: &Mutator<'h>) {
