@@ -16,6 +16,7 @@ use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::units::{PageId, Pages};
 use besom_gc::timeline::{Began, Gathered, Kind as Slice};
 use besom_gc::{Collector, Phase};
+use besom_stats::race_detector::unwatch;
 use besom_stats::sync::raw::{AtomicU64, AtomicUsize, Ordering::*};
 use besom_stats::{StatsSeq, Writer};
 
@@ -90,6 +91,8 @@ impl P {
             // SAFETY: the P is nobody else's yet, and the cell lies in its mapping.
             unsafe { p.cell(index).write(empty_cell(index)) };
         }
+        // `holds_unused` looks at those of running threads.
+        unwatch(p.cells().cast_const().cast::<[Cell; CELL_COUNT]>());
         Ok(p)
     }
 

@@ -103,7 +103,7 @@ pub fn watch(start: usize, bytes: usize) {
     }
 }
 
-/// To be called of memory that a program's inline functions look at without a lock. Helgrind, to which an atomic load is
+/// To be called of memory that a program's inline functions and another thread in the library use without a lock. Helgrind, to which an atomic load is
 /// a plain one, does not look at accesses to it from here on.
 pub fn unwatch<T>(place: *const T) {
     if PRESENT.load(Relaxed) & HELGRIND != 0 {

@@ -769,6 +769,194 @@ static void threads_share_them(void)
     end();
 }
 
+/* ---- While cycles run ---- */
+
+#define USERS 2
+
+/* What became of an object; other threads' functions change it by exchanges. */
+typedef struct fate {
+    uint64_t id;
+    besom_weak *weak;
+    besom_cleanup cleanup;
+    int has_finalizer, has_cleanup;
+    int finalized, cleaned;
+} fate;
+
+static fate *fates;
+static size_t fates_each;
+static size_t deaths; /* that were seen from outside */
+static int over;
+
+/* An object that tells its number, and leads to one that tells it, too. */
+static void **numbered(besom_mutator *own, uint64_t id)
+{
+    void *p = NULL;
+    uint64_t *child;
+    BESOM_FRAME(own, &p);
+    p = besom_alloc(own, 4 * sizeof(void *), BESOM_VALUES);
+    NEED(p != NULL);
+    ((void **)p)[1] = N(2 * id + 1);
+    child = (uint64_t *)besom_alloc(own, 24, BESOM_NOSCAN);
+    NEED(child != NULL);
+    *child = ~id;
+    besom_write(own, p, p, child);
+    BESOM_FRAME_END(own);
+    return (void **)p;
+}
+
+static int is_whole(void *object, uint64_t id)
+{
+    void **const p = (void **)object;
+    return p[1] == N(2 * id + 1) && *(uint64_t *)p[0] == ~id;
+}
+
+static int change(int *what, int to) { return __atomic_exchange_n(what, to, __ATOMIC_SEQ_CST); }
+
+static void finalize_fate(besom_mutator *runner, void *object, void *data)
+{
+    fate *const f = (fate *)data;
+    CHECK(is_whole(object, f->id));
+    CHECK(besom_weak_get(runner, f->weak) == NULL); /* no weak reference leads there any more */
+    CHECK_EQ(change(&f->finalized, 1), 0);
+}
+
+static void clean_fate(void *data)
+{
+    fate *const f = (fate *)data;
+    CHECK_EQ(change(&f->cleaned, 1), 0);
+    if (f->has_finalizer) CHECK_EQ(change(&f->finalized, 1), 1); /* which came first */
+}
+
+static void *collect_all_the_time(void *arg)
+{
+    besom_mutator *own;
+    (void)arg;
+    NEED(besom_attach(heap, &own) == BESOM_OK);
+    while (!check_is_set(&over)) CHECK_OK(besom_collect(own));
+    CHECK_OK(besom_detach(own));
+    return NULL;
+}
+
+static void *run_all_the_time(void *arg)
+{
+    besom_mutator *own;
+    (void)arg;
+    NEED(besom_attach(heap, &own) == BESOM_OK);
+    while (!check_is_set(&over)) {
+        (void)besom_finalizers_run(own, 5);
+        besom_block(own);
+        usleep(50);
+        besom_unblock(own);
+    }
+    CHECK_OK(besom_detach(own));
+    return NULL;
+}
+
+/* One object, held for a while and let go. */
+static void live_and_die(besom_mutator *own, fate *f)
+{
+    void *object = NULL, *e = NULL, *value = NULL;
+    const int until_dead = f->id % 8 == 0;
+    int i, dead = 0, closed = 0;
+    BESOM_FRAME(own, &object, &e, &value);
+    object = numbered(own, f->id);
+    value = numbered(own, ~f->id >> 8);
+    NEED((f->weak = besom_weak_new(own, object)) != NULL);
+    f->has_finalizer = f->id % 2 == 0;
+    f->has_cleanup = f->id % 3 != 0;
+    if (f->has_finalizer) CHECK_OK(besom_finalizer_set(own, object, finalize_fate, f));
+    if (f->has_cleanup) CHECK_OK(besom_cleanup_add(own, object, clean_fate, f, &f->cleanup));
+    NEED((e = besom_ephemeron_new(own, object, value)) != NULL);
+    value = NULL;
+    for (i = 0; i < 10; i++) {
+        CHECK(besom_weak_get(own, f->weak) == object && is_whole(object, f->id));
+        CHECK(besom_ephemeron_key(own, e) == object);
+        CHECK(is_whole(besom_ephemeron_value(own, e), ~f->id >> 8));
+        besom_safepoint(own);
+    }
+    if (f->id % 7 == 1 && f->has_cleanup) {
+        f->has_cleanup = 0;
+        CHECK_EQ(besom_cleanup_cancel(heap, f->cleanup), 1); /* what is held is not due */
+        CHECK_EQ(besom_cleanup_cancel(heap, f->cleanup), 0);
+    }
+    object = NULL;
+    for (i = 0; !dead && (i < 40 || until_dead); i++) {
+        /* No safepoint comes between: what is dead is dead for all. */
+        void *const p = besom_weak_get(own, f->weak), *const key = besom_ephemeron_key(own, e);
+        void *const v = besom_ephemeron_value(own, e);
+        dead = p == NULL;
+        closed |= key == NULL;
+        CHECK(key == p && (v == NULL) == dead && closed == dead);
+        if (!dead) {
+            CHECK(is_whole(p, f->id) && is_whole(v, ~f->id >> 8));
+            object = i % 4 == 0 ? p : NULL; /* held again, and let go */
+            besom_safepoint(own);
+            if (object != NULL) CHECK(besom_weak_get(own, f->weak) == object && is_whole(object, f->id));
+            object = NULL;
+        }
+        if (until_dead) {
+            /* What is read while objects are marked lives on: longer and longer it is not looked at. */
+            besom_block(own);
+            usleep(20u << (i < 10 ? i : 10));
+            besom_unblock(own);
+        }
+        besom_safepoint(own);
+    }
+    if (dead) __atomic_fetch_add(&deaths, 1, __ATOMIC_SEQ_CST);
+    for (i = 0; i < 5 && dead; i++) {
+        CHECK(besom_weak_get(own, f->weak) == NULL && besom_ephemeron_key(own, e) == NULL);
+        CHECK(besom_ephemeron_value(own, e) == NULL);
+        besom_safepoint(own);
+    }
+    BESOM_FRAME_END(own);
+}
+
+static void *use_while_cycles_run(void *arg)
+{
+    fate *const own_fates = (fate *)arg;
+    besom_mutator *own;
+    size_t i;
+    NEED(besom_attach(heap, &own) == BESOM_OK);
+    for (i = 0; i < fates_each; i++) live_and_die(own, &own_fates[i]);
+    CHECK_OK(besom_detach(own));
+    return NULL;
+}
+
+static void promises_are_kept_while_cycles_run(void)
+{
+    pthread_t users[USERS], others[2];
+    size_t i;
+    begin();
+    fates_each = check_short() ? 40 : 4000;
+    deaths = 0;
+    fates = (fate *)calloc(USERS * fates_each, sizeof *fates);
+    NEED(fates != NULL);
+    for (i = 0; i < USERS * fates_each; i++) fates[i].id = i + 1;
+    check_set(&over, 0);
+    besom_block(m);
+    NEED(pthread_create(&others[0], NULL, collect_all_the_time, NULL) == 0);
+    NEED(pthread_create(&others[1], NULL, run_all_the_time, NULL) == 0);
+    for (i = 0; i < USERS; i++) NEED(pthread_create(&users[i], NULL, use_while_cycles_run, fates + i * fates_each) == 0);
+    for (i = 0; i < USERS; i++) pthread_join(users[i], NULL);
+    check_set(&over, 1);
+    for (i = 0; i < 2; i++) pthread_join(others[i], NULL);
+    besom_unblock(m);
+    do CHECK_OK(besom_collect(m));
+    while (besom_finalizers_run(m, ALL) != 0);
+    for (i = 0; i < USERS * fates_each; i++) {
+        fate *const f = &fates[i];
+        CHECK(besom_weak_get(m, f->weak) == NULL);
+        CHECK_EQ(change(&f->finalized, 0), f->has_finalizer);
+        CHECK_EQ(change(&f->cleaned, 0), f->has_cleanup);
+        CHECK_EQ(besom_cleanup_cancel(heap, f->cleanup), 0);
+        besom_weak_free(heap, f->weak);
+    }
+    CHECK_EQ(metric("besom/gc/specials/finalizers:finalizers") + metric("besom/gc/specials/cleanups:cleanups"), 0);
+    CHECK(deaths >= fates_each / 8 * USERS);
+    free(fates);
+    end();
+}
+
 int main(void)
 {
     RUN(weak_references_are_cleared);
@@ -790,5 +978,6 @@ int main(void)
     RUN(millions);
     RUN(they_run_out);
     RUN(threads_share_them);
+    RUN(promises_are_kept_while_cycles_run);
     return check_done();
 }

@@ -2,6 +2,7 @@
 
 pub mod c;
 pub mod model;
+pub mod mortals;
 pub mod objects;
 pub mod process;
 pub mod rng;

@@ -3,13 +3,15 @@
 //! The seed is printed, and `BESOM_STRESS_SEED` sets it; `BESOM_STRESS_SECONDS` sets the length. Threads work on
 //! objects of their own and on frozen ones that they handed to each other. Between phases all are blocked but one,
 //! which collects and compares the walk with the union of the models: what they reach must be there, and, if native
-//! stacks are no roots, nothing else.
+//! stacks are no roots, nothing else. Beside the models' objects, threads have some with weak references, ephemerons, finalizers and
+//! cleanups, which are gone when they meet.
 
 use besom::options::{CONCURRENT, STOP_THE_WORLD};
 use besom::{Error, Heap, Mutator, Options, Stats};
 use besom_stats::sync::raw::{AtomicBool, AtomicUsize, Ordering::*};
 use besom_stats::sync::{Mutex, lock};
 use besom_tests::model::{Expected, Model, Parcel, shape};
+use besom_tests::mortals::{Mortals, Own, run_due};
 use besom_tests::objects::{BOXED, PLAIN, Setup, trace};
 use besom_tests::process::{abort_on_panic, number_from_env};
 use besom_tests::rng::{Rng, mix};
@@ -33,6 +35,7 @@ struct Round<'h> {
     expected: Mutex<Expected>,
     over: AtomicBool,
     refused: AtomicUsize,
+    mortals: Mortals,
 }
 
 fn random_options(rng: &mut Rng) -> Options {
@@ -58,6 +61,7 @@ fn random_options(rng: &mut Rng) -> Options {
 struct Player<'r, 'h> {
     round: &'r Round<'h>,
     model: Model<'h>,
+    mortals: Own<'r, 'h>,
     m: Option<Mutator<'h>>,
     rng: Rng,
 }
@@ -123,7 +127,8 @@ impl<'h> Player<'_, 'h> {
     fn step(&mut self) {
         let choice = self.rng.next();
         match self.rng.below(1000) {
-            0..400 => self.alloc(),
+            0..330 => self.alloc(),
+            330..400 => self.mortals.step(self.m.as_mut().expect("attached"), &mut self.rng),
             400..620 => {
                 if let (Some(from), Some(to)) = (self.pick(), self.pick()) {
                     self.link(from, to, choice);
@@ -189,6 +194,7 @@ impl<'h> Player<'_, 'h> {
     fn meet(&mut self) {
         let round = self.round;
         self.model.check_all();
+        self.mortals.forget_all(self.m.as_ref().expect("attached"));
         lock(&round.expected).add(self.model.objects());
         let leads = self.m().blocked(|| round.barrier.wait().is_leader());
         if leads {
@@ -196,7 +202,7 @@ impl<'h> Player<'_, 'h> {
             for parcel in lock(&round.mail).iter() {
                 expected.add(parcel.nodes.iter().map(|(address, node)| (*address, node)));
             }
-            self.m().collect();
+            settle(self.m(), round);
             let precise = round.precise;
             expected.compare(self.m(), precise);
             self.m().verify();
@@ -216,6 +222,17 @@ impl<'h> Player<'_, 'h> {
             self.meet();
         }
         self.detach();
+    }
+}
+
+/// Nobody holds what has finalizers and cleanups: they are due, run, and the objects are gone.
+fn settle(m: &mut Mutator<'_>, round: &Round<'_>) {
+    m.collect();
+    while run_due(m, usize::MAX) != 0 {
+        m.collect();
+    }
+    if round.precise {
+        round.mortals.are_settled();
     }
 }
 
@@ -264,6 +281,7 @@ fn run_round(seed: u64) {
         expected: Mutex::new(Expected::default()),
         over: AtomicBool::new(false),
         refused: AtomicUsize::new(0),
+        mortals: Mortals::default(),
     };
     std::thread::scope(|scope| {
         let players: Vec<_> = (0..THREADS as u64)
@@ -271,7 +289,8 @@ fn run_round(seed: u64) {
                 let (round, setup) = (&round, round.setup);
                 let rng = Rng::new(mix(seed ^ n << 32));
                 scope.spawn(move || {
-                    Player { round, model: Model::new(round.heap, setup, n + 1), m: None, rng }.play();
+                    let (model, mortals) = (Model::new(round.heap, setup, n + 1), Own::new(&round.mortals));
+                    Player { round, model, mortals, m: None, rng }.play();
                 })
             })
             .collect();
@@ -286,7 +305,8 @@ fn run_round(seed: u64) {
     // All roots are gone with the models: so are all objects, from a thread that was not there.
     lock(&round.mail).clear();
     let mut m = heap.attach().expect("attach");
-    m.collect();
+    settle(&mut m, &round);
+    assert!(round.mortals.count() > 100, "{} mortals", round.mortals.count());
     if round.precise {
         Expected::default().compare(&mut m, true);
         let s = heap.stats();

@@ -14,14 +14,15 @@ use std::time::Duration;
 
 const SEATS: usize = 4;
 /// Objects by number; 0 is none.
-pub const OBJECTS: usize = 6;
+pub const OBJECTS: usize = 7;
 /// The two tables, and what their slots lead to.
 pub const TABLES: [usize; 2] = [1, 2];
 pub const LAST: usize = 3;
 /// What only the last object leads to.
 const BEHIND: usize = 4;
-/// What nothing leads to but specials.
+/// What nothing leads to but specials, and what that leads to.
 pub const NAMED: usize = 5;
+const BEHIND_NAMED: usize = 6;
 
 pub struct Toy {
     pub scheduler: Scheduler,
@@ -98,6 +99,7 @@ impl Toy {
         });
         toy.slots[TABLES[0]].store(LAST, Relaxed);
         toy.slots[LAST].store(BEHIND, Relaxed);
+        toy.slots[NAMED].store(BEHIND_NAMED, Relaxed);
         let mut own = toy.attach();
         own.hold(0, TABLES[0]);
         own.hold(1, TABLES[1]);
