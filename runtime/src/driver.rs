@@ -61,6 +61,7 @@ impl Body for Driver {
     const NAME: &'static CStr = c"besom-gc";
 
     fn run(heap: &Heap) {
+        heap.collector.timeline().leads();
         let limiter = heap.collector.pacer().limiter();
         loop {
             // It lets go with time; who waits for a cycle does not look at the clock.

@@ -287,9 +287,9 @@ impl Picture {
     }
 }
 
-/// From the top: the world, who allocates, who sweeps, who marks.
+/// From the top: the world, who leads, who allocates, who marks, who sweeps.
 fn place(name: &str) -> usize {
-    let order = ["world stopped", "mutator", "besom-mark", "besom-sweep"];
+    let order = ["world stopped", "besom-gc", "mutator", "besom-mark", "besom-sweep"];
     order.iter().position(|known| *known == name).unwrap_or(order.len())
 }
 
