@@ -239,6 +239,8 @@ pub struct Timeline {
     epoch: Instant,
     /// When the heap's size is sampled next.
     next_sample: raw::AtomicU64,
+    /// The heap's own thread that leads cycles; 0: there is none.
+    leader: raw::AtomicU32,
 }
 
 impl Timeline {
@@ -254,7 +256,13 @@ impl Timeline {
             heap,
             epoch,
             next_sample: raw::AtomicU64::new(0),
+            leader: raw::AtomicU32::new(0),
         }
+    }
+
+    /// The calling thread is the heap's own that leads cycles, from its start to its end; it gets a track of that name.
+    pub fn leads(&self) {
+        self.leader.store(current_tid(), raw::Ordering::Relaxed);
     }
 
     /// Starts a session that its stop writes to a new file at `path`.
@@ -296,7 +304,8 @@ impl Timeline {
         order.sort_unstable_by_key(|&index| {
             event(index).map(|e| (e.tid, e.start, std::cmp::Reverse(e.duration), e.kind))
         });
-        let head = Head { heap: self.heap, events: recorded.events, dropped: recorded.dropped };
+        let leader = self.leader.load(raw::Ordering::Relaxed);
+        let head = Head { heap: self.heap, leader, events: recorded.events, dropped: recorded.dropped };
         let events = order.iter().filter_map(|&index| event(index));
         let written = json::write(file, &head, events);
         if let Some(slots) = self.recorder.buffer().slots.get() {
@@ -310,8 +319,9 @@ impl Timeline {
         hold(&self.running)
     }
 
-    /// In the child of a fork: the session, if one is on, is the parent's, and so is its file.
+    /// In the child of a fork: the session, if one is on, is the parent's, and so are its file and the thread that leads.
     pub fn after_fork(&self) {
+        self.leader.store(0, raw::Ordering::Relaxed);
         if lock(&self.running).take().is_some() {
             let used = self.recorder.forget();
             if let Some(slots) = self.recorder.buffer().slots.get() {

@@ -25,19 +25,19 @@
  *  - No function unwinds, exits or prints, except where it says that it aborts: a broken contract prints one
  *    line `besom: <what was wrong>, <the values>` on stderr and calls abort(). docs/messages.md lists each line
  *    with its cause and its cure. These checks are in release builds too; they lie off the fast paths.
- *  - A `besom_mutator *` belongs to the thread it is attached on. Functions that take one are called on that
- *    thread; those that take a `besom_heap *` may be called on any thread, attached or not, at any time between
- *    besom_heap_new and besom_heap_free. What either do afterwards is undefined; the checked build (see the chapter on
- *    debugging) aborts, `besom: <function>: heap is freed`.
+ *  - What may be done by a thread that is not attached takes the heap: any thread, at any time between besom_heap_new
+ *    and besom_heap_free. What touches objects, or may be a safepoint, takes the mutator: a `besom_mutator *` belongs
+ *    to the thread it is attached on, and is used on that one only. What either do afterwards is undefined; the checked
+ *    build (see the chapter on debugging) aborts, `besom: <function>: heap is freed`.
  *  - A *safepoint* is where the collector may stop the calling thread and collect. Every function marked
  *    [safepoint] may be one. Across it, an object survives only if a root holds it: see the chapter on roots.
  *  - Sizes are in bytes unless the name says words; a word is 8 bytes. Durations are in nanoseconds.
  *  - A function marked INLINE is defined here and costs what its comment says. The rest are calls.
  *  - In the child of a fork a heap is not used before besom_after_fork_child(heap).
  *
- * Chapters: version, status, heap, threads, processes, allocation, layouts, stores, roots, weak references (with ephemerons,
- * cleanups, finalizers), collection, statistics, metrics, timeline, debugging. The last part, 'Inside the fast paths', is not for
- * callers: it is what the inline functions need.
+ * Chapters: version, status, heap, threads, processes, allocation, layouts, stores, roots, weak references (with
+ * ephemerons, cleanups, finalizers), collection, statistics, metrics, timeline, debugging. The last part, 'Inside the
+ * fast paths', is not for callers: it is what the inline functions need.
  */
 #ifndef BESOM_H
 #define BESOM_H
@@ -137,23 +137,26 @@ typedef enum besom_kind {
 typedef struct besom_encoding {
     uint64_t mask;    /* the bits that tell a pointer from the rest */
     uint64_t tag;     /* their value in a pointer; (tag & ~mask) == 0 */
-    uint64_t address; /* the bits that are the address; not 0. Of the low three only those that the mask has and that are
-                       * 0 in the tag: objects start at multiples of 8 */
+    uint64_t address; /* the bits that are the address; not 0. Of the low three only those that the mask has and that
+                       * are 0 in the tag: objects start at multiples of 8 */
 } besom_encoding;
 
 /* A trace function tells the collector about edges by calling besom_trace and besom_trace_range, and does nothing
  * else: it runs on a collector's thread or on one that allocates, several at a time for different objects.
- * It must not allocate, lock, or call any other function of this header: one that takes the mutator aborts
+ * It must not allocate, lock, or call any other function of this header. One that takes the mutator, and is not inline,
+ * aborts, on the mutator's own thread with
  *   besom: <function>: called by a trace function or a visit
- * `data` is besom_options.data for
- * options.trace and options.roots, and the pointer given to besom_mutator_roots for that one. `object` is
- * the object to trace, or NULL when roots are asked for. A newborn is zeroed: a trace function must take that.
+ * and on a thread of the collector's as any call on another thread than the mutator's; besom_detach returns
+ * BESOM_ERR_STATE. The others are not checked: an inline one that stays on its fast path, and those that take the heap.
+ * `data` is besom_options.data for options.trace and options.roots, and the pointer given to besom_mutator_roots for
+ * that one. `object` is the object to trace, or NULL when roots are asked for. A newborn is zeroed: a trace function
+ * must take that.
  *
- * In mode BESOM_CONCURRENT, options.trace runs beside the program, which may change the object at the same moment. So it must
- * take what it finds: read each word once, whole; look at a length once, and let what lies up to it be readable, also if the
- * object has just shrunk or moved to another storage (an object whose elements lie in memory of malloc's must not free or
- * reallocate that while a cycle may trace it: make the storage an object of the heap). What it misses because of a store at
- * that moment, the store has handed in, if it went through besom_write. */
+ * In mode BESOM_CONCURRENT, options.trace runs beside the program, which may change the object at the same moment. So
+ * it must take what it finds: read each word once, whole; look at a length once, and let what lies up to it be
+ * readable, also if the object has just shrunk or moved to another storage (an object whose elements lie in memory of
+ * malloc's must not free or reallocate that while a cycle may trace it: make the storage an object of the heap). What
+ * it misses because of a store at that moment, the store has handed in, if it went through besom_write. */
 typedef void (*besom_trace_fn)(besom_tracer *tracer, void *object, void *data);
 
 /* One strong edge, to the object that starts at `object`. NULL and addresses outside the heap are skipped; an
@@ -167,8 +170,10 @@ void besom_trace_range(besom_tracer *tracer, const void *start, size_t words, in
 /* besom_options.mode */
 enum {
     BESOM_STOP_THE_WORLD = 0, /* marking stops every mutator; stores need no barrier */
-    BESOM_CONCURRENT = 1      /* marking goes on beside the program, which is stopped twice a cycle for some ten microseconds;
-                               * stores go through besom_write, and a thread that allocates much helps to mark */
+    BESOM_CONCURRENT = 1      /* marking goes on beside the program, which is stopped for some ten microseconds, twice a
+                               * cycle, or three times if there are weak references, ephemerons, cleanups or finalizers
+                               * (seldom once more); stores go through besom_write, and a thread that allocates much
+                               * helps to mark */
 };
 
 /* besom_options.verify; see the chapter on debugging */
@@ -189,9 +194,9 @@ typedef struct besom_options {
                              * handles, registered roots and layouts, the C heap. An allocation that would
                              * pass it collects, asks out_of_memory, and at last returns NULL; one that would pass it in
                              * an empty heap returns NULL at once.  default 0: none */
-    size_t memory_limit;    /* bytes, soft, counted as heap_limit is: collect sooner, and give free memory back before more
-                             * is taken, to stay below; what is live may pass it. From 95 % of it on free memory goes
-                             * back in the background too.  default 0: none */
+    size_t memory_limit;    /* bytes, soft, counted as heap_limit is: collect sooner, and give free memory back before
+                             * more is taken, to stay below; what is live may pass it. From 95 % of it on free memory
+                             * goes back in the background too.  default 0: none */
     unsigned gc_percent;    /* growth over live bytes before the next cycle.
                              * default 100; 0: collect on request and at a limit only */
     unsigned procs;         /* Ps: how many attached threads run at once, at most BESOM_PROCS_MAX.
@@ -205,14 +210,14 @@ typedef struct besom_options {
     int tiny;               /* 1: BESOM_NOSCAN objects under 16 bytes share blocks.  default 1 */
     besom_encoding encoding; /* for BESOM_VALUES.  default: plain aligned pointers */
     besom_trace_fn trace;    /* for BESOM_TRACED objects; with NULL they have no edges.  default NULL */
-    besom_trace_fn roots;    /* the heap's own roots beside all others; called once a cycle with object = NULL, while the world is
-                              * stopped, in either mode: keep it short. Stores to what it reads need no barrier.
-                              * default NULL */
+    besom_trace_fn roots;    /* the heap's own roots beside all others; called once a cycle with object = NULL, while
+                              * the world is stopped, in either mode: keep it short. Stores to what it reads need no
+                              * barrier.  default NULL */
     void *data;              /* handed to trace, roots and out_of_memory.  default NULL */
     /* Called on the allocating thread when a full collection did not make room for `bytes`, its own or one of another
-     * thread's that marked after the request. It may drop
-     * references, free handles, remove roots and lower what the program caches, but not allocate. Nonzero: it
-     * freed something, collect and try again (it may be asked again); 0: give up, the allocation returns NULL. */
+     * thread's that marked after the request. It may drop references, free handles, remove roots and lower what the
+     * program caches, but not allocate. Nonzero: it freed something, collect and try again (it may be asked again); 0:
+     * give up, the allocation returns NULL. */
     int (*out_of_memory)(besom_heap *heap, size_t bytes, void *data);
     int gc_trace;      /* 1: one line a cycle on stderr.  default 0 */
     int verify;        /* BESOM_VERIFY_*.  default BESOM_VERIFY_OFF */
@@ -224,10 +229,9 @@ typedef struct besom_options {
  * line for each BESOM_* variable that is malformed or unknown, and keeps the default. */
 void besom_options_init(besom_options *options);
 
-/* Makes a heap; options may be NULL for besom_options_init's. Costs about fifteen
- * mappings, and well under 1 MiB of resident memory. Address space is reserved, not committed: 1 TiB, or eight times
- * heap_limit if there is one, so set a limit to have hundreds of heaps. Its threads, which mark and sweep, start with
- * the first cycle.
+/* Makes a heap; options may be NULL for besom_options_init's. Costs about fifteen mappings, and well under 1 MiB of
+ * resident memory. Address space is reserved, not committed: 1 TiB, or eight times heap_limit if there is one, so set a
+ * limit to have hundreds of heaps. Its threads, which mark and sweep, start with the first cycle.
  *   BESOM_ERR_INVALID     an option is out of range, struct_size is not besom_options_init's, or out is NULL
  *   BESOM_ERR_NO_MEMORY   the system refused */
 BESOM_MUST_USE besom_status besom_heap_new(const besom_options *options, besom_heap **out);
@@ -245,10 +249,10 @@ besom_status besom_heap_free(besom_heap *heap);
  * one at that one's next safepoint.
  *
  * The collector stops the world by asking every mutator to reach a safepoint, so a mutator must reach one often:
- * allocation is one, and a loop that does not allocate calls besom_safepoint. After the stop in which marking begins, each
- * mutator scans its own roots before it goes on: some microseconds, and 0.1 ms or so for each MiB of its stacks. Around anything that may wait
- * (a read, a lock, a join, a sleep) a mutator is *blocked*: its P is free for others and no collection waits
- * for it. Between besom_block and besom_unblock the thread must touch no object.
+ * allocation is one, and a loop that does not allocate calls besom_safepoint. After the stop in which marking begins,
+ * each mutator scans its own roots before it goes on: some microseconds, and 0.1 ms or so for each MiB of its stacks.
+ * Around anything that may wait (a read, a lock, a join, a sleep) a mutator is *blocked*: its P is free for others and
+ * no collection waits for it. Between besom_block and besom_unblock the thread must touch no object.
  *
  * Pointers to a heap, a mutator or a place for a result must not be NULL, unless a function says what it does then.
  * Every function that takes a mutator, where it is not inline, aborts when called wrongly:
@@ -269,7 +273,8 @@ BESOM_MUST_USE besom_status besom_attach(besom_heap *heap, besom_mutator **out);
 
 /* Detaches: the P goes back, its unused memory and its statistics to the heap, and this thread's roots (stack,
  * frames, besom_stack_set, besom_mutator_roots) are forgotten. Handles stay. Do it before the thread ends.
- *   BESOM_ERR_STATE       m is another thread's, is blocked, or is detached already
+ *   BESOM_ERR_STATE       m is another thread's, is blocked, or is detached already; called by a trace function or a
+ *                         visit; in the child of a fork, before besom_after_fork_child
  *   BESOM_ERR_INVALID     m is NULL */
 besom_status besom_detach(besom_mutator *m);
 
@@ -302,29 +307,35 @@ unsigned besom_procs(besom_heap *heap);
  * reaches a safepoint or blocks, and until a cycle that runs is over. The thread that forks may be attached, blocked or
  * neither. The child may exec or _exit at once; if it is to go on with a heap, it calls besom_after_fork_child first.
  *
- *  - A handler of the VM's own that takes a lock in which mutators may pass a safepoint is to be installed after the first
- *    heap was made: then it is called before the library's.
- *  - A trace function and a besom_walk visit must not fork, except to exec. Nor may a signal handler on a thread that may be
- *    in the library: fork() is one of the library's functions in this respect.
+ *  - A handler of the VM's own that takes a lock in which mutators may pass a safepoint is to be installed after the
+ *    first heap was made: then it is called before the library's.
+ *  - A trace function and a besom_walk visit must not fork, except to exec. Nor may a signal handler on a thread that
+ *    may be in the library: fork() is one of the library's functions in this respect.
  *  - posix_spawn, system, popen and vfork stop nothing, nor does _Fork(), whose child can only exec.
  *
- * Signals. The library's own threads (besom-gc, besom-mark, besom-sweep, besom-scavenge) block every signal, so that the VM's handlers run
- * on the VM's threads. A handler may interrupt the library anywhere, provided that it returns; it must call nothing here.
+ * Signals. The library's own threads (besom-gc, besom-mark, besom-sweep, besom-scavenge) block every signal, so that
+ * the VM's handlers run on the VM's threads. A handler may interrupt the library anywhere, provided that it returns; it
+ * must call nothing here.
  *
- * Exit. A process may end at any time: by exit, quick_exit, _exit, a return from main or a signal, from any thread, in the
- * middle of a cycle and with threads attached. The library has no handlers for that. A destructor or an atexit handler may
- * free a heap that nobody is attached to. Freeing one ends its cycle, if one is going on, without waiting for the rest of it.
+ * Exit. A process may end at any time: by exit, quick_exit, _exit, a return from main or a signal, from any thread, in
+ * the middle of a cycle and with threads attached. The library has no handlers for that. A destructor or an atexit
+ * handler may free a heap that nobody is attached to. Freeing one ends its cycle, if one is going on, without waiting
+ * for the rest of it.
  */
 
-/* In the child of a fork, once for each heap that it goes on with, by the thread that forked, before anything else. That
- * thread is attached, or blocked, as it was before the fork, on its old mutator. The other threads do not exist in the child: they are
- * detached, and what only they held is garbage; a finalizer or cleanup that one of them was about to run in besom_finalizers_run, or ran, is
- * the parent's alone, and those that still waited run in both. Handles, registered roots, layouts, options and statistics are the parent's,
- * each process having its own from here on. The library's threads are started anew when they are needed. A recording of the
- * timeline goes on in the parent only. Until then functions that take a mutator abort,
+/* In the child of a fork, once for each heap that it goes on with, by the thread that forked, before anything else.
+ * That thread is attached, or blocked, as it was before the fork, on its old mutator. The other threads do not exist in
+ * the child: they are detached, and what only they held is garbage; a finalizer or cleanup that one of them was about
+ * to run in besom_finalizers_run, or ran, is the parent's alone, and those that still waited run in both. Handles,
+ * registered roots, layouts, options and statistics are the parent's, each process having its own from here on. The
+ * library's threads are started anew when they are needed. A recording of the timeline goes on in the parent only.
+ *
+ * Until then functions that take a mutator abort, allocation among them,
  *   besom: <function>: the process was forked, and besom_after_fork_child was not called
- * and besom_attach and besom_heap_free return BESOM_ERR_STATE.
- *   BESOM_ERR_STATE       this is no such child, or it was called already, or a trace function or a visit forked, or _Fork
+ * and besom_detach, besom_attach and besom_heap_free return BESOM_ERR_STATE. The others are not checked: inline ones
+ * that stay on their fast path, as besom_write and besom_safepoint do, and the rest of those that take the heap.
+ *   BESOM_ERR_STATE       this is no such child, or it was called already, or a trace function or a visit forked, or
+ *                         _Fork
  *   BESOM_ERR_INVALID     heap is NULL */
 besom_status besom_after_fork_child(besom_heap *heap);
 
@@ -351,11 +362,10 @@ besom_status besom_after_fork_child(besom_heap *heap);
  *   besom: besom_alloc: mutator is blocked, between besom_block and besom_unblock */
 BESOM_INLINE void *besom_alloc(besom_mutator *m, size_t bytes, besom_kind kind);
 
-/* The usable bytes of the object that starts at `object`: what was asked for, or a little more. 0 if no
- * object of the heap starts there: NULL, an interior pointer, a freed object, a C pointer. A tiny object is not
- * known for itself, its block is: 16 at the block's start, else 0. Takes a few loads,
- * and a lock and a look at each P where its neighbours are being allocated. On a thread that is not attached the answer
- * may be out of date when it arrives. */
+/* The usable bytes of the object that starts at `object`: what was asked for, or a little more. 0 if no object of the
+ * heap starts there: NULL, an interior pointer, a freed object, a C pointer. A tiny object is not known for itself, its
+ * block is: 16 at the block's start, else 0. Takes a few loads, and a lock and a look at each P where its neighbours
+ * are being allocated. On a thread that is not attached the answer may be out of date when it arrives. */
 size_t besom_size(besom_heap *heap, const void *object);
 
 /* The start of the object that holds this address, or NULL if none does. What rounding added to an object counts as
@@ -418,11 +428,11 @@ void *besom_new_array(besom_mutator *m, besom_layout element, size_t count);
 /* ==== Stores =============================================================================================
  *
  * Every store of what may be a pointer, into a heap object or into a registered root range (then object = NULL),
- * goes through these; else concurrent marking can miss what the store overwrites, and free it while a thread holds it. Not
- * needed: C locals, frames, the VM stack of besom_stack_set, what besom_options.roots and besom_mutator_roots trace, handles
- * (besom_handle_set sees to it), and the first stores into an object that was allocated since the last safepoint. In mode
- * BESOM_STOP_THE_WORLD a plain store will do. A missing one is found by BESOM_VERIFY=marks, which prints the object that was
- * lost and how it is reached.
+ * goes through these; else concurrent marking can miss what the store overwrites, and free it while a thread holds it.
+ * Not needed: C locals, frames, the VM stack of besom_stack_set, what besom_options.roots and besom_mutator_roots
+ * trace, handles (besom_handle_set sees to it), and the first stores into an object that was allocated since the last
+ * safepoint. In mode BESOM_STOP_THE_WORLD a plain store will do. A missing one is found by BESOM_VERIFY=marks, which
+ * prints the object that was lost and how it is reached.
  *
  * With verify = heap each checks the object it is given, and aborts:
  *   besom: besom_write: 0x<address> is no object of this heap
@@ -430,14 +440,15 @@ void *besom_new_array(besom_mutator *m, besom_layout element, size_t count);
  */
 
 /* *slot = value, where slot is a field of object, of any pointer type. INLINE: one load, one branch, and the store
- * of one untorn word. While objects are marked a call, some ten nanoseconds: what is overwritten goes into the mutator's buffer
- * of 64 words, which it marks when it is full (Yuasa's barrier: what was reachable when marking began is kept). */
+ * of one untorn word. While objects are marked a call, some ten nanoseconds: what is overwritten goes into the
+ * mutator's buffer of 64 words, which it marks when it is full (Yuasa's barrier: what was reachable when marking began
+ * is kept). */
 BESOM_INLINE void besom_write(besom_mutator *m, void *object, void *slot, void *value);
 
 /* *slot = value for a word in the heap's encoding, pointer or not. INLINE, cost as besom_write.
  *
- * What a store overwrites is read as a plain pointer and in the heap's encoding. If a BESOM_TRACED object holds a pointer in
- * a form that only the trace function knows, show it before it is overwritten, with no safepoint between:
+ * What a store overwrites is read as a plain pointer and in the heap's encoding. If a BESOM_TRACED object holds a
+ * pointer in a form that only the trace function knows, show it before it is overwritten, with no safepoint between:
  *     void *shown = <the pointer in the slot>;
  *     besom_write(m, NULL, &shown, NULL); */
 BESOM_INLINE void besom_write_value(besom_mutator *m, void *object, uint64_t *slot, uint64_t value);
@@ -471,8 +482,9 @@ besom_status besom_roots_remove(besom_heap *heap, void *start);
  * (With base = NULL the rest is not looked at.) */
 besom_status besom_stack_set(besom_mutator *m, void *base, void **top, besom_kind kind);
 
-/* Anything else of this thread: the function is called with object = NULL whenever its roots are scanned, on this thread or,
- * while it is stopped, blocked or waits for a P, on another. One for each mutator; a second call replaces it, NULL removes it. */
+/* Anything else of this thread: the function is called with object = NULL whenever its roots are scanned, on this
+ * thread or, while it is stopped, blocked or waits for a P, on another. One for each mutator; a second call replaces
+ * it, NULL removes it. */
 besom_status besom_mutator_roots(besom_mutator *m, besom_trace_fn trace, void *data);
 
 /* BESOM_FRAME(m, &a, &b, ...) makes 1 to 16 C locals precise roots from here to BESOM_FRAME_END(m), which every way out
@@ -521,39 +533,40 @@ void besom_handle_free(besom_heap *heap, besom_handle *handle);
 
 /* ==== Weak references, ephemerons, cleanups, finalizers ===================================================
  *
- * What a program can learn of an object's death, and do about it. Each cycle, when all that roots reach is marked, sees to
- * them in this order:
+ * What a program can learn of an object's death, and do about it. Each cycle, when all that roots reach is marked, sees
+ * to them in this order:
  *
  *  1. a weak reference to an object that is not reached is cleared: besom_weak_get gives NULL from then on;
  *  2. an ephemeron whose key is not reached is closed: its key and its value are NULL from then on;
- *  3. the finalizers of objects that are not reached become due, and keep these objects, and all that they lead to, until
- *     they have run. Objects that lead to each other are due together, cycles too, in no order;
+ *  3. the finalizers of objects that are not reached become due, and keep these objects, and all that they lead to,
+ *     until they have run. Objects that lead to each other are due together, cycles too, in no order;
  *  4. the cleanups of objects that nothing keeps even now become due: the objects are gone.
  *
  * So a finalizer gets its object alive, when no weak reference leads there any more, and may make it reachable again; a
- * cleanup does not get it, and runs when that is past. What is due waits until the VM calls besom_finalizers_run, on a thread
- * of its choice; nothing is ever run inside an allocation or a collection. When the heap is freed nothing is run.
+ * cleanup does not get it, and runs when that is past. What is due waits until the VM calls besom_finalizers_run, on a
+ * thread of its choice; nothing is ever run inside an allocation or a collection. When the heap is freed nothing is
+ * run.
  *
  * An object is what a besom_alloc* or besom_new* gave, by its start. Tiny objects (see besom_alloc) live and die with
- * their block: a weak reference to one may lead to it for as long as another in its block lives, an ephemeron keep its value
- * as long, and a finalizer or cleanup wait as long.
+ * their block: a weak reference to one may lead to it for as long as another in its block lives, an ephemeron keep its
+ * value as long, and a finalizer or cleanup wait as long.
  *
- * Cost: 16 bytes for a weak reference, 40 for a cleanup, 44 for a finalizer, which come from addresses that are reserved
- * with the heap (1/1024 of its reservation for each: 64 million weak references and 27 million of the others if it has
- * no limit, at least a million and 800,000) and count in gc_sys of besom_mem_stats; once used they are kept for others. A
- * cycle looks at each weak reference, cleanup and finalizer that there is: some nanoseconds each. An ephemeron is an object of
- * 32 bytes, of which a cycle scans each that is reached once, or twice if its key is found late, whatever depends on it.
- * Objects cost nothing.
+ * Cost: 16 bytes for a weak reference, 40 for a cleanup, 44 for a finalizer, which come from addresses that are
+ * reserved with the heap (1/1024 of its reservation for each: 64 million weak references and 27 million of the others
+ * if it has no limit, at least a million and 800,000) and count in gc_sys of besom_mem_stats; once used they are kept
+ * for others. A cycle looks at each weak reference, cleanup and finalizer that there is: some nanoseconds each. An
+ * ephemeron is an object of 32 bytes, its key, its value and two words of the collector's; a cycle scans each that is
+ * reached once, or twice if its key is found late, whatever depends on it. Objects cost nothing.
  */
 
-/* Names an object without keeping it. Any attached thread of the heap may use it; it lives until besom_weak_free, whatever
- * becomes of the object. An object may have any number. */
+/* Names an object without keeping it. Any attached thread of the heap may use it; it lives until besom_weak_free,
+ * whatever becomes of the object. An object may have any number. */
 typedef struct besom_weak besom_weak;
 
 /* A weak reference; NULL when there are too many. Aborts when nothing alive starts at `object`, NULL included:
  *   besom: besom_weak_new: 0x<address> is no object of the heap
- * (An object that was found dead, but whose memory is not used again yet, is told; one whose memory is, cannot be.) Takes a
- * lock; for an object allocated since the last cycle it looks at every P. */
+ * (An object that was found dead, but whose memory is not used again yet, is told; one whose memory is, cannot be.)
+ * Takes a lock; for an object allocated since the last cycle it looks at every P. */
 besom_weak *besom_weak_new(besom_mutator *m, void *object);
 
 /* The object, which the caller holds then; NULL once a cycle has found it dead. Some 3 ns: no lock. Get and free
@@ -565,16 +578,18 @@ void *besom_weak_get(besom_mutator *m, besom_weak *weak);
 /* Frees the weak reference; its address may come back from besom_weak_new. NULL is fine. Aborts as besom_weak_get. */
 void besom_weak_free(besom_heap *heap, besom_weak *weak);
 
-/* An ephemeron: an object that keeps `value` for as long as something else than itself, and what only such values lead to,
- * keeps `key`: the entry of a weak hash table. It does not keep its key. It never changes but when its key dies. The
- * arguments need not be held by roots. value may be anything: NULL and what is no pointer to an object are given back as they
- * are, and a pointer into an object keeps that. To besom_walk it is an object of 16 bytes of kind BESOM_TYPED; it must not be
- * written. NULL when memory is short.  [safepoint] Aborts when nothing alive starts at `key`:
+/* An ephemeron: an object that keeps `value` for as long as something else than itself, and what only such values lead
+ * to, keeps `key`: the entry of a weak hash table. It does not keep its key. It never changes but when its key dies.
+ * The arguments need not be held by roots. value may be anything: NULL and what is no pointer to an object are given
+ * back as they are, and a pointer into an object keeps that. To besom_size and besom_walk it is an object of 16 bytes,
+ * its key and its value, of kind BESOM_TYPED; it must not be written. NULL when memory is short.  [safepoint] Aborts
+ * when nothing alive starts at `key`:
  *   besom: besom_ephemeron_new: 0x<address> is no object of the heap */
 void *besom_ephemeron_new(besom_mutator *m, void *key, void *value);
 
-/* Its key; NULL once a cycle has found that dead, as the value is then. To use both, get the key first: while the caller
- * holds it the value stays. Some 3 ns: no lock. Both abort when given anything else than an ephemeron of the heap:
+/* Its key; NULL once a cycle has found that dead, as the value is then. To use both, get the key first: while the
+ * caller holds it the value stays. Some 3 ns: no lock. Both abort when given anything else than an ephemeron of the
+ * heap:
  *   besom: besom_ephemeron_key: 0x<address> is no ephemeron of the heap */
 void *besom_ephemeron_key(besom_mutator *m, void *ephemeron);
 
@@ -584,51 +599,59 @@ void *besom_ephemeron_value(besom_mutator *m, void *ephemeron);
 /* What cancels a cleanup; never 0. */
 typedef uint64_t besom_cleanup;
 
-/* run(arg) becomes due when `object` is gone: for what the object stood for, e.g. a file. arg is not a root, and must not
- * lead to the object, which a root that led to it would keep. An object may have any number; one that has a finalizer is
- * gone when that has run, and left it unreachable. out may be NULL. Takes a lock.
+/* run(arg) becomes due when `object` is gone: for what the object stood for, e.g. a file. arg is not a root, and must
+ * not lead to the object, which a root that led to it would keep. An object may have any number; one that has a
+ * finalizer is gone when that has run, and left it unreachable. out may be NULL. Takes a lock.
  *   BESOM_ERR_INVALID     run is NULL
  *   BESOM_ERR_LIMIT       there are too many
  * Aborts when nothing alive starts at `object`, as besom_weak_new. */
 besom_status besom_cleanup_add(besom_mutator *m, void *object, void (*run)(void *arg), void *arg, besom_cleanup *out);
 
-/* 1: the cleanup was neither due nor cancelled before, and will not run. 0: it is due, has run, was cancelled, or never was. */
+/* 1: the cleanup was neither due nor cancelled before, and will not run. 0: it is due, has run, was cancelled, or never
+ * was. */
 int besom_cleanup_cancel(besom_heap *heap, besom_cleanup cleanup);
 
-/* run(m, object, data) becomes due when nothing reaches `object` any more; it gets the object alive, once. An object has
- * one finalizer at most: a second call replaces the first (but one that is due runs), run = NULL removes it. data is not a
- * root. Takes a lock.
+/* run(m, object, data) becomes due when nothing reaches `object` any more; it gets the object alive, once. An object
+ * has one finalizer at most: a second call replaces the first (but one that is due runs), run = NULL removes it. data
+ * is not a root. Takes a lock.
  *   BESOM_ERR_LIMIT       there are too many
  * Aborts when nothing alive starts at `object`, as besom_weak_new. */
 besom_status besom_finalizer_set(besom_mutator *m, void *object,
                                  void (*run)(besom_mutator *m, void *object, void *data), void *data);
 
 /* Runs what is due, cleanups and finalizers, first come, first served: at most `at_most`, and nothing that becomes due
- * meanwhile. Returns how many. One load when nothing is due. Several threads may call it: each takes what the others left.
+ * meanwhile. Returns how many. One load when nothing is due. Several threads may call it: each takes what the others
+ * left.
  *
- * The functions run on this thread, with no lock of Besom's held, and may do what the program may: allocate, collect, store the
- * object anywhere, set its finalizer anew, call besom_finalizers_run. The object is kept while its finalizer runs. One that
- * calls besom_detach, which is allowed, ends the call that runs it, and all calls that it is nested in, as soon as it
- * returns; what they had not run stays due. They must return (no longjmp, no exception), and with the mutator not blocked:
+ * The functions run on this thread, with no lock of Besom's held, and may do what the program may: allocate, collect,
+ * store the object anywhere, set its finalizer anew, call besom_finalizers_run. The object is kept while its finalizer
+ * runs. One that calls besom_detach, which is allowed, ends the call that runs it, and all calls that it is nested in,
+ * as soon as it returns; what they had not run stays due. They must return (no longjmp, no exception), and with the
+ * mutator not blocked:
  *   besom: besom_finalizers_run: mutator is blocked, between besom_block and besom_unblock
  * [safepoint] */
 size_t besom_finalizers_run(besom_mutator *m, size_t at_most);
 
 /* ==== Collection =========================================================================================
  *
- * Cycles start by themselves when the heap has grown by gc_percent over what was live, or nears a limit. These are
- * for tests, for idle moments, and for tuning while running.
+ * Cycles start by themselves when the heap has grown by gc_percent over what was live, or nears a limit; in mode
+ * BESOM_CONCURRENT a little before, so that they end then. These are for tests, for idle moments, and for tuning while
+ * running.
  */
 
 /* A whole cycle, marked and swept, before it returns: what was unreachable at the call is free afterwards (as far as no
- * conservative root happens to hold it). Waits for a cycle that runs already, which says nothing of what died since. In mode
- * BESOM_CONCURRENT other threads go on meanwhile, and the caller's is the one that leads the marking.  [safepoint] */
+ * conservative root happens to hold it). Waits for a cycle that runs already, which says nothing of what died since. In
+ * mode BESOM_CONCURRENT other threads go on meanwhile, and the caller's is the one that leads the marking.
+ * [safepoint] */
 besom_status besom_collect(besom_mutator *m);
 
 /* Sets besom_options.gc_percent. Takes effect with the next allocation that asks whether to collect. */
 void besom_gc_percent_set(besom_heap *heap, unsigned percent);
 
-/* Sets besom_options.memory_limit, in bytes; 0 is none. */
+/* Sets besom_options.memory_limit, in bytes; 0 is none. Takes effect as besom_gc_percent_set does; the thread that
+ * gives free memory back looks at once. A limit below what is live is allowed, and refuses nothing: a cycle follows
+ * whenever a sixteenth of what is live, and at least 256 KiB, was allocated, or later where that would take more than
+ * half of the program's processors. */
 void besom_memory_limit_set(besom_heap *heap, size_t bytes);
 
 /* Gives the free pages back to the system now: they leave the resident set. Returns the bytes given back. Collect
@@ -636,22 +659,22 @@ void besom_memory_limit_set(besom_heap *heap, size_t bytes);
  * expected to need, slowly: with 1 % of one processor, and what was in dense use lately a second later. */
 size_t besom_release_memory(besom_heap *heap);
 
-/* Visits every object that is allocated, in address order, with the world stopped and no cycle going on (it waits for one that
- * is): reachable or not yet swept away (collect first to see the reachable only). `bytes` is besom_size's; `kind` is
- * BESOM_TYPED for objects of a layout and for ephemerons;
- * tiny objects are visited a block at a time. visit must not allocate nor call back into the heap, except
- * besom_size and besom_base. It returns 0 to go on; any other number ends the walk and is besom_walk's result. 0 at
+/* Visits every object that is allocated, in address order, with the world stopped and no cycle going on (it waits for
+ * one that is): reachable or not yet swept away (collect first to see the reachable only). `bytes` is besom_size's;
+ * `kind` is BESOM_TYPED for objects of a layout and for ephemerons; tiny objects are visited a block at a time. visit
+ * must not allocate nor call back into the heap, except besom_size and besom_base; what is checked of that is what is
+ * checked in a trace function. It returns 0 to go on; any other number ends the walk and is besom_walk's result. 0 at
  * the end.  [safepoint] */
 int besom_walk(besom_mutator *m, int (*visit)(void *object, size_t bytes, besom_kind kind, void *data), void *data);
 
 /* ==== Statistics =========================================================================================
  *
- * Two records. besom_stats is a consistent snapshot: of one moment, though no thread is stopped for it, cheap enough to be
- * read all the time. besom_mem_stats is exact: the world is stopped and every cache flushed.
+ * Two records. besom_stats is a consistent snapshot: of one moment, though no thread is stopped for it, cheap enough to
+ * be read all the time. besom_mem_stats is exact: the world is stopped and every cache flushed.
  *
- * Of besom_stats the fields that come from the heap's counters (committed to in_work_bufs, total_alloc_bytes to free_count,
- * mapped to the end) are of one moment; in_metadata and those from tiny_allocs to peak_footprint are each read for itself, a
- * little later. alloc_count and free_count both include the same tiny_allocs. In every snapshot
+ * Of besom_stats the fields that come from the heap's counters (committed to in_work_bufs, total_alloc_bytes to
+ * free_count, mapped to the end) are of one moment; in_metadata and those from tiny_allocs to peak_footprint are each
+ * read for itself, a little later. alloc_count and free_count both include the same tiny_allocs. In every snapshot
  *
  *     total_free_bytes <= total_alloc_bytes       free_count <= alloc_count
  *     small_free_count[c] <= small_alloc_count[c] for each class c, and so for large objects
@@ -659,13 +682,14 @@ int besom_walk(besom_mutator *m, int (*visit)(void *object, size_t bytes, besom_
  *     in_heap + in_stacks + in_work_bufs <= committed
  *     committed + released == mapped
  *
- * and no unsigned field but live_bytes and next_goal is smaller than in an earlier snapshot of the same reader. Objects are
- * counted when their span leaves a P's cache, so the counts of objects lag behind the program: by at most one span of 8 to
- * 80 KiB for each size and kind that a P has in use, and by nothing when the caches are flushed, which collections and
- * besom_mem_stats_read do for all Ps, and the end of a P for its own (with procs = 0, at besom_detach).
+ * and no unsigned field but live_bytes and next_goal is smaller than in an earlier snapshot of the same reader. Objects
+ * are counted when their span leaves a P's cache, so the counts of objects lag behind the program: by at most one span
+ * of 8 to 80 KiB for each size and kind that a P has in use, and by nothing when the caches are flushed, which
+ * collections and besom_mem_stats_read do for all Ps, and the end of a P for its own (with procs = 0, at besom_detach).
  */
 
-/* Size classes: objects of up to 32 KiB are allocated in slots of 66 sizes, from 16 bytes. Class 0 is the large objects'. */
+/* Size classes: objects of up to 32 KiB are allocated in slots of 66 sizes, from 16 bytes. Class 0 is the large
+ * objects'. */
 #define BESOM_SIZE_CLASSES 67
 
 typedef struct besom_stats {
@@ -674,7 +698,7 @@ typedef struct besom_stats {
     int64_t in_heap;            /* bytes of pages in use for objects */
     int64_t in_stacks;          /* bytes of pages in use for stacks; 0, since threads bring their own */
     int64_t in_work_bufs;       /* bytes of the mark queue, as the last cycle left it */
-    int64_t in_metadata;        /* bytes of the tables beside the pages (2.4 % of mapped, and 65 KB) and of the caches of Ps */
+    int64_t in_metadata;        /* bytes of tables beside the pages (2.4 % of mapped, and 65 KB) and of Ps' caches */
     uint64_t total_alloc_bytes; /* bytes allocated ever, in whole slots; of large objects in whole 8 KiB pages */
     uint64_t total_free_bytes;  /* bytes freed ever, likewise */
     uint64_t alloc_count;       /* objects allocated ever, tiny ones included */
@@ -683,11 +707,11 @@ typedef struct besom_stats {
     uint64_t cycles;            /* collections finished */
     uint64_t forced_cycles;     /* those of them that besom_collect asked for */
     uint64_t pause_total_ns;    /* time for which the world was stopped, all cycles */
-    uint64_t pause_max_ns;      /* the longest of them */
+    uint64_t pause_max_ns;      /* the longest single stop; a cycle beside the program has several */
     uint64_t live_bytes;        /* bytes that the last cycle marked */
     uint64_t next_goal;         /* heap bytes at which the next cycle is due; UINT64_MAX when none is */
-    uint64_t peak_footprint;    /* the most bytes of pages ever committed at once, with their tables: what limits count */
-    int64_t mapped;             /* bytes that may be touched: heap pages taken from the reservation, and the mark queue */
+    uint64_t peak_footprint;    /* the most bytes of pages committed at once, with their tables: what limits count */
+    int64_t mapped;             /* bytes that may be touched: heap pages out of the reservation, and the mark queue */
     uint64_t large_alloc;       /* bytes of large objects allocated ever, in pages */
     uint64_t large_alloc_count; /* large objects allocated ever */
     uint64_t large_free;        /* bytes of large objects freed ever */
@@ -696,9 +720,9 @@ typedef struct besom_stats {
     uint64_t small_free_count[BESOM_SIZE_CLASSES];
 } besom_stats;
 
-/* Fills *out. Any thread, attached, blocked or neither. Takes a lock that is never held for long, and waits for at most a
- * few additions of each running mutator. Allocation does not wait for it; a P that is made or goes does, for the walk over
- * the others. Grows with the most Ps that there ever were: some 150 ns for a few, 25 us for 4,096. */
+/* Fills *out. Any thread, attached, blocked or neither. Takes a lock that is never held for long, and waits for at most
+ * a few additions of each running mutator. Allocation does not wait for it; a P that is made or goes does, for the walk
+ * over the others. Grows with the most Ps that there ever were: some 150 ns for a few, 25 us for 4,096. */
 void besom_stats_read(besom_heap *heap, besom_stats *out);
 
 /* Objects of one size class. */
@@ -708,7 +732,7 @@ typedef struct besom_size_count {
     uint64_t frees;   /* freed ever */
 } besom_size_count;
 
-#define BESOM_PAUSES 256 /* stops that besom_mem_stats remembers */
+#define BESOM_PAUSES 256 /* cycles whose stops besom_mem_stats remembers */
 
 /* Exact, of one moment:
  *
@@ -718,9 +742,10 @@ typedef struct besom_size_count {
  *            + other_sys
  *     mallocs == by_size[0].mallocs + by_size[1].mallocs + ... + tiny_allocs; frees likewise
  *
- * What is dead and not swept yet counts as allocated; after besom_collect nothing is. Memory counts by what may be touched:
- * of a table that grows with the heap the part for the pages of heap_sys, of which the system may have backed less. The C
- * library's memory is not counted (stacks of the collector's threads), nor a timeline's, nor a few small allocations'. */
+ * What is dead and not swept yet counts as allocated; after besom_collect nothing is. Memory counts by what may be
+ * touched: of a table that grows with the heap the part for the pages of heap_sys, of which the system may have backed
+ * less. The C library's memory is not counted (stacks of the collector's threads), nor a timeline's, nor a few small
+ * allocations'. */
 typedef struct besom_mem_stats {
     uint64_t alloc;           /* bytes of allocated objects: heap_alloc */
     uint64_t total_alloc;     /* bytes allocated ever */
@@ -740,7 +765,7 @@ typedef struct besom_mem_stats {
     uint64_t page_tables_sys; /* bytes of the page table and of the page allocator's tables */
     uint64_t mark_bits_sys;   /* bytes of mark bits and allocation bits */
     uint64_t mcaches_sys;     /* bytes of the caches of Ps */
-    uint64_t gc_sys;          /* bytes of the collector's own: its workers' blocks, layouts, weak references and their like */
+    uint64_t gc_sys;          /* bytes of the collector's own: workers' blocks, layouts, weak references, their like */
     uint64_t other_sys;       /* bytes of all else: the heap's struct, mutators, handles, root ranges, blocked stacks */
     uint64_t next_goal;       /* heap bytes at which the next cycle is due; UINT64_MAX: none is */
     uint64_t last_gc_unix_ns; /* when the last cycle ended, since the Unix epoch; 0: there was none */
@@ -749,19 +774,19 @@ typedef struct besom_mem_stats {
     uint64_t num_forced_gc;   /* those that besom_collect asked for */
     uint64_t gc_cpu_ns;       /* processor time that threads spent marking; sweeping is not in it */
     double gc_cpu_fraction;   /* its share of all processors' time since the heap was made, 0 to 1 */
-    uint64_t pause_ns[BESOM_PAUSES];          /* the last stops: that of cycle n (from 1) at (n - 1) % BESOM_PAUSES */
-    uint64_t pause_end_unix_ns[BESOM_PAUSES]; /* when they ended */
+    uint64_t pause_ns[BESOM_PAUSES];          /* cycle n's stops in sum (n from 1), at (n - 1) % BESOM_PAUSES */
+    uint64_t pause_end_unix_ns[BESOM_PAUSES]; /* when its last stop ended */
     besom_size_count by_size[BESOM_SIZE_CLASSES];
 } besom_mem_stats;
 
-/* Fills *out with the world stopped, for some microseconds and for what flushing the caches of Ps takes; waits for a cycle
- * that runs. No sweep, no walk. Needs 20 KiB of C stack.  [safepoint] */
+/* Fills *out with the world stopped, for some microseconds and for what flushing the caches of Ps takes; waits for a
+ * cycle that runs, beside the program too. No sweep, no walk. Needs 20 KiB of C stack.  [safepoint] */
 void besom_mem_stats_read(besom_mutator *m, besom_mem_stats *out);
 
-/* The same, and its twin: *walked is counted anew in the same stop by a walk over every span, slot, page bitmap and P. They
- * are equal in every field, after any history. What only happened leaves nothing to be counted, and is taken over: frees by
- * class, tiny_allocs, num_forced_gc, the pauses, gc_cpu_*. For tests: the stop grows with the heap. Needs 40 KiB of C stack.
- * Aborts when they are not equal, or an identity between the heap's counters does not hold:
+/* The same, and its twin: *walked is counted anew in the same stop by a walk over every span, slot, page bitmap and P.
+ * They are equal in every field, after any history. What only happened leaves nothing to be counted, and is taken over:
+ * frees by class, tiny_allocs, num_forced_gc, the pauses, gc_cpu_*. For tests: the stop grows with the heap. Needs 40
+ * KiB of C stack. Aborts when they are not equal, or an identity between the heap's counters does not hold:
  *   besom: mem_stats: <field>: <n> counted, <n> walked[; class <size> mallocs <n>/<n> frees <n>/<n>, ...]
  *   besom: mem_stats: class <size>: <n> counted, <n> told by spans
  *   besom: mem_stats: class <size>: <n> mallocs against <n> frees
@@ -779,14 +804,16 @@ void besom_mem_stats_read_slow(besom_mutator *m, besom_mem_stats *counted, besom
  * All values are uint64_t, durations in nanoseconds. What is read in one call fits together:
  *
  *  - of one moment: committed, released, mapped and in-* of memory, allocs, frees, objects and the size histograms of
- *    heap, with the inequalities of besom_stats; committed and released together are mapped. allocs:bytes is the sum of allocs-by-size, and allocs:objects the number of its
- *    values and tiny/allocs together; likewise with frees;
+ *    heap, with the inequalities of besom_stats; committed and released together are mapped. allocs:bytes is the sum of
+ *    allocs-by-size, and allocs:objects the number of its values and tiny/allocs together; likewise with frees;
  *  - of one moment, a little later: cycles, cpu, pauses, phases, stops. cycles is the sum of its causes, and how many
- *    values pauses and each phase have; the sum of pauses is that of the phases from stop to end; stops/delay has as
- *    many values as gc/pauses and sched/pauses/other together. A cycle is in none of them until its stop is over;
+ *    values each phase has. pauses has a value for each stop of a cycle: one with the world stopped, two or more beside
+ *    the program. The sum of pauses and of phases/beside is that of the phases start, stop, flush, roots, mark and end;
+ *    stops/delay has as many values as gc/pauses and sched/pauses/other together. A cycle is in none of them until its
+ *    last stop is over;
  *  - of one moment, between those: procs and threads;
- *  - live, goal, tiny, metadata, footprint, peak-footprint, limits, percent, specials and sweep: each read for itself; but footprint
- *    is at most peak-footprint, and background and finish of sweep together at most due.
+ *  - live, goal, tiny, metadata, footprint, peak-footprint, limits, percent, specials and sweep: each read for itself;
+ *    but footprint is at most peak-footprint, and background and finish of sweep together at most due.
  *
  * A counter never goes back from one call to a later one, nor does the count of a bucket.
  */
@@ -811,8 +838,8 @@ typedef struct besom_metric_value {
     uint64_t sum;           /* histogram: the sum of the values. Else 0 */
     uint64_t *counts;       /* in: room for a histogram's counts, which are written there; or NULL, they are not */
     size_t buckets;         /* in: for how many there is room. Out: how many the metric has, 0 unless a histogram */
-    const uint64_t *bounds; /* out: of a histogram buckets + 1 bounds, ascending, static storage: bucket i counts the values
-                             * from bounds[i] to below bounds[i + 1], the last one UINT64_MAX too. Else NULL */
+    const uint64_t *bounds; /* out: of a histogram buckets + 1 bounds, ascending, static storage: bucket i counts the
+                             * values from bounds[i] to below bounds[i + 1], the last one UINT64_MAX too. Else NULL */
 } besom_metric_value;
 
 /* How many metrics there are; *out is the list of them, in static storage, the same for every heap and at every call.
@@ -839,7 +866,8 @@ besom_status besom_metrics_read(besom_heap *heap, besom_metric_value *values, si
  *     char *text = NULL;
  *     size_t n = 0;
  *     besom_status status;
- *     while ((status = besom_metrics_prometheus(heap, text, n, &n)) == BESOM_ERR_LIMIT) text = (char *)realloc(text, n);
+ *     while ((status = besom_metrics_prometheus(heap, text, n, &n)) == BESOM_ERR_LIMIT)
+ *         text = (char *)realloc(text, n);
  *
  *   BESOM_ERR_INVALID     heap or length is NULL; buffer is NULL and room is not 0
  *   BESOM_ERR_LIMIT       the text and its NUL take more than `room` bytes: *length is the room that they take now, and
@@ -853,13 +881,14 @@ besom_status besom_metrics_json(besom_heap *heap, char *buffer, size_t room, siz
  * A picture of a run: what the collector did, when, on which thread, and how large the heap was. Between a start and a
  * stop the heap records; the stop writes one file, a JSON object in the Chrome trace event format, which
  * https://ui.perfetto.dev and chrome://tracing open. docs/debugging.md says what its tracks show. A slice of time is in
- * the file if it began after the start and ended before the stop; of a thread that goes on, the last bit of sweeping may
- * be missing.
+ * the file if it began after the start and ended before the stop; of a thread that goes on, the last bit of sweeping
+ * may be missing.
  *
  * Nothing is recorded for an allocation. While nothing is recorded at all, a thread looks at one word where it takes a
  * span, sweeps, collects or goes on after it waited. While it is, each event costs some 100 ns; a cycle makes some
- * tens of them, sweeping at most one every 100 us for each P. There is room for 1,048,576 of them in 64 MiB of addresses,
- * which hold memory as they are filled and until the stop. Those beyond are dropped, and the file says how many.
+ * tens of them, sweeping at most one every 100 us for each P. There is room for 1,048,576 of them in 64 MiB of
+ * addresses, which hold memory as they are filled and until the stop. Those beyond are dropped, and the file says how
+ * many.
  */
 
 /* Starts recording, for a file at `path`, which is made, or emptied, now. Any thread, attached or not, while others
@@ -870,10 +899,10 @@ besom_status besom_metrics_json(besom_heap *heap, char *buffer, size_t room, siz
  *   BESOM_ERR_NO_MEMORY   the system refused */
 besom_status besom_timeline_start(besom_heap *heap, const char *path);
 
-/* Stops recording and writes the file. Any thread. The others go on meanwhile, and only a start or stop of the same heap
- * waits; but a stop of the world waits for the caller, if it is attached and not blocked: writing takes about half a
- * second for a million events. besom_heap_free does the same for a heap that records, and does not tell if the file could not be
- * written.
+/* Stops recording and writes the file. Any thread. The others go on meanwhile, and only a start or stop of the same
+ * heap waits; but a stop of the world waits for the caller, if it is attached and not blocked: writing takes about half
+ * a second for a million events. besom_heap_free does the same for a heap that records, and does not tell if the file
+ * could not be written.
  *   BESOM_ERR_INVALID     heap is NULL
  *   BESOM_ERR_STATE       the heap does not record
  *   BESOM_ERR_LIMIT       the file could not be written to its end, most likely for want of space: it is cut off, and
@@ -892,20 +921,20 @@ besom_status besom_timeline_stop(besom_heap *heap);
  *
  * A value that cannot be read, and a name that begins with BESOM_ and is none of these, prints
  *   besom: BESOM_PROCS=many, expected a number from 0 to 4096; ignored
- * A VM that crashes after a collection has a root or an edge that it did not name. BESOM_COLLECT_EVERY=1 makes it
- * crash soon, BESOM_CLOBBER_FREE=1 near the cause, and BESOM_VERIFY=both tells it from a fault of the collector's,
- * which prints a line that begins with
+ * A VM that crashes after a collection has a root or an edge that it did not name, or a store that bypassed
+ * besom_write: that goes away with BESOM_MODE=stop_the_world. BESOM_COLLECT_EVERY=1 makes it crash soon,
+ * BESOM_CLOBBER_FREE=1 near the cause, and BESOM_VERIFY=both tells it before, by a line that begins with
  *   besom: verify: ...    a check of the heap's structures, or of marking against a second marking, failed
  *   besom: zombie: ...    the sweeper found a marked slot that was never allocated: a stray or stale pointer
  *
- * Under valgrind's memcheck, and in a program built with -fsanitize=address, memory of a heap that is no object's may not be
- * accessed: the use of an object after it was swept is reported at its line. The library finds out by itself, and then
- * allocates object by object on the slow path, tiny objects too, and uses freed memory again late. docs/debugging.md has
- * the commands, and what a report says.
+ * Under valgrind's memcheck, and in a program built with -fsanitize=address, memory of a heap that is no object's may
+ * not be accessed: the use of an object after it was swept is reported at its line. The library finds out by itself,
+ * and then allocates object by object on the slow path, tiny objects too, and uses freed memory again late.
+ * docs/debugging.md has the commands, and what a report says.
  *
  * The checked build is the library with its debug assertions (make lib CHECKED=1, in target/checked): slower, and it
- * keeps the struct of each heap that was freed, and the array of its mutators, so that every function that takes a heap or
- * a mutator tells a freed one (the inline ones where they leave their fast path):
+ * keeps the struct of each heap that was freed, and the array of its mutators, so that every function that takes a heap
+ * or a mutator tells a freed one (the inline ones where they leave their fast path):
  *   besom: <function>: heap is freed
  *   besom: <function>: 0x<address> is no heap
  */
@@ -919,8 +948,8 @@ besom_status besom_timeline_stop(besom_heap *heap);
 /* A cell hands out slots of one span class: [cursor, limit) is zeroed and free, slot is the size of one.
  *   cursor <= limit; (limit - cursor) % slot == 0; slot > 0, so that cursor + slot > limit when the cell is empty.
  * An empty cell has cursor = limit (NULL, too); a cell that may serve nothing, because its layout is not registered
- * or its mutator is blocked, is empty with slot = 1 << 48. Cell 0 bumps through
- * tiny blocks: there cursor has any alignment, and slot counts the objects. */
+ * or its mutator is blocked, is empty with slot = 1 << 48. Cell 0 bumps through tiny blocks: there cursor has any
+ * alignment, and slot counts the objects. */
 struct besom_cell {
     char *cursor;
     char *limit;
@@ -1048,8 +1077,8 @@ BESOM_INLINE void besom_safepoint(besom_mutator *m)
     if (BESOM_UNLIKELY(poll != 0)) besom_safepoint_slow(m);
 }
 
-/* One word, stored whole, whatever type the slot was declared with. Who finds it, another thread or the collector, finds
- * what the object it points to was filled with. */
+/* One word, stored whole, whatever type the slot was declared with. Who finds it, another thread or the collector,
+ * finds what the object it points to was filled with. */
 BESOM_INLINE void besom_store_word(void *slot, uint64_t value)
 {
 #if defined(__GNUC__)

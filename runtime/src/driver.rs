@@ -56,6 +56,7 @@ impl Body for Driver {
     const NAME: &'static CStr = c"besom-gc";
 
     fn run(heap: &Heap) {
+        heap.collector.timeline().leads();
         loop {
             match heap.driver.requests.next() {
                 Next::Serve(bytes) => heap.collect_unseated(bytes),

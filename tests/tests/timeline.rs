@@ -128,6 +128,13 @@ fn recorded(mode: i32) -> Trace {
             ("sweep", _) => "besom-sweep",
             ("mark", "mark") => "besom-mark",
             ("scavenge", _) => "besom-scavenge",
+            ("cycle", "cycle") if mode == CONCURRENT && slice.args["cause"] == "pace" => "besom-gc",
+            // Of a cycle, which is on the track of who leads it.
+            (_, "phase" | "stop") | ("resolve specials" | "sweep the rest" | "release", _)
+                if trace.names[&slice.tid] == "besom-gc" =>
+            {
+                "besom-gc"
+            }
             _ => "mutator",
         };
         assert_eq!(trace.names[&slice.tid], track, "{slice:?}");
@@ -213,6 +220,8 @@ fn a_thread_alone_only_collects_and_sweeps() {
     let mutators = trace.names.values().filter(|name| *name == "mutator").count();
     assert_eq!(mutators, 1, "{:?}", trace.names);
     let trace = alone(CONCURRENT);
+    let leaders = trace.names.values().filter(|name| *name == "besom-gc").count();
+    assert_eq!(leaders, 1, "{:?}", trace.names);
     let stopped = trace.named("stopped");
     let stops = trace.named("world stopped");
     assert!(!stopped.is_empty() && stopped.len() <= stops.len(), "{stopped:?} {stops:?}");

@@ -18,6 +18,8 @@ const BUFFER: usize = 4096;
 pub struct Head {
     /// The heap's number in the process.
     pub heap: u64,
+    /// The heap's own thread that leads cycles; 0: there is none.
+    pub leader: u32,
     /// Events that follow.
     pub events: usize,
     /// Events that found no room.
@@ -172,13 +174,14 @@ fn micros(ns: u64) -> f64 {
 }
 
 /// A track's name, and its place from the top.
-fn track(event: &Event) -> (&'static str, u32) {
+fn track(event: &Event, leader: u32) -> (&'static str, u32) {
     match event.kind {
         _ if event.tid == WORLD => ("world stopped", 0),
-        Kind::BackgroundSweep => ("besom-sweep", 2),
-        Kind::MarkHelper => ("besom-mark", 3),
-        Kind::Scavenge => ("besom-scavenge", 4),
-        _ => ("mutator", 1),
+        Kind::BackgroundSweep => ("besom-sweep", 3),
+        Kind::MarkHelper => ("besom-mark", 4),
+        Kind::Scavenge => ("besom-scavenge", 5),
+        _ if event.tid == leader => ("besom-gc", 1),
+        _ => ("mutator", 2),
     }
 }
 
@@ -214,7 +217,7 @@ pub fn write(out: impl Write, head: &Head, events: impl Iterator<Item = Event>) 
         let tid = Some(event.tid);
         if event.tid != last {
             last = event.tid;
-            let (name, sort_index) = track(&event);
+            let (name, sort_index) = track(&event, head.leader);
             line(&mut out, &told("thread_name", tid, Args::Name { name }))?;
             line(&mut out, &told("thread_sort_index", tid, Args::Order { sort_index }))?;
         }

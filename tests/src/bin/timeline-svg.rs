@@ -23,7 +23,7 @@ const CHART: f64 = 120.0;
 const CHARACTER: f64 = 6.3;
 
 /// Names and colours, in the order of the legend.
-const COLOURS: [(&str, &str); 18] = [
+const COLOURS: [(&str, &str); 22] = [
     ("world stopped", "#c8553d"),
     ("cycle", "#8d99ae"),
     ("finish sweep", "#588157"),
@@ -31,6 +31,9 @@ const COLOURS: [(&str, &str); 18] = [
     ("flush", "#b8a9c9"),
     ("roots", "#f2cc8f"),
     ("mark", "#3d7ea6"),
+    ("mark assist", "#28587b"),
+    ("own roots", "#d9a441"),
+    ("resolve specials", "#7f5539"),
     ("end", "#5e548e"),
     ("resume", "#a9a0cf"),
     ("sweep", "#74a57f"),
@@ -41,6 +44,7 @@ const COLOURS: [(&str, &str); 18] = [
     ("waits for a collection", "#cdb4db"),
     ("attach", "#9a8c98"),
     ("release", "#7d8597"),
+    ("scavenge", "#a3a9b5"),
     ("walk", "#c06c84"),
 ];
 
@@ -287,9 +291,9 @@ impl Picture {
     }
 }
 
-/// From the top: the world, who allocates, who sweeps, who marks.
+/// From the top: the world, who leads, who allocates, who marks, who sweeps.
 fn place(name: &str) -> usize {
-    let order = ["world stopped", "mutator", "besom-mark", "besom-sweep"];
+    let order = ["world stopped", "besom-gc", "mutator", "besom-mark", "besom-sweep"];
     order.iter().position(|known| *known == name).unwrap_or(order.len())
 }
 
