@@ -1,6 +1,7 @@
-/* What is kept while objects are marked beside the program: what a store overwrites, what was in roots when marking began,
- * and what comes out of weak references and ephemerons. Each object is taken from where it was, into a frame, in the middle
- * of a cycle: that frame was scanned before, so that nothing but the barrier, or the roots as they were, keeps it. */
+/* What is kept while objects are marked beside the program: what a store overwrites, what was in roots when marking
+ * began, and what comes out of weak references and ephemerons. Each object is taken from where it was, into a frame, in
+ * the middle of a cycle: that frame was scanned before, so that nothing but the barrier, or the roots as they were,
+ * keeps it. */
 #include "gate.h"
 
 #define ALIVE(object) (besom_size(gate_heap, (object)) != 0)

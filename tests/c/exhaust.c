@@ -1,5 +1,5 @@
-/* Things of which a heap has so many: what says that they are used up, and that the heap goes on. Layouts are layouts.c's;
- * threads, of which a system has fewer than a heap can take, the scheduler's tests'. */
+/* Things of which a heap has so many: what says that they are used up, and that the heap goes on. Layouts are
+ * layouts.c's; threads, of which a system has fewer than a heap can take, the scheduler's tests'. */
 #include "check.h"
 
 static const size_t ALL = SIZE_MAX;

@@ -1,5 +1,5 @@
-/* A heap whose cycles can be held while objects are marked, so that the program can act in just that moment: the collector
- * traces an object, the gate, and waits there. What only the gate leads to is not marked yet then. In mode
+/* A heap whose cycles can be held while objects are marked, so that the program can act in just that moment: the
+ * collector traces an object, the gate, and waits there. What only the gate leads to is not marked yet then. In mode
  * BESOM_STOP_THE_WORLD the program acts before the cycle. */
 #ifndef GATE_H
 #define GATE_H
@@ -15,7 +15,7 @@ static besom_heap *gate_heap;
 static besom_mutator *gate_m;
 static void *gate; /* a BESOM_TRACED object of one word */
 static gate_objects *behind;
-static void *still;       /* what options.roots reads */
+static void *still;  /* what options.roots reads */
 static int still_calls;
 
 static void trace_gate(besom_tracer *tracer, void *object, void *data)

@@ -1,6 +1,6 @@
-/* Contracts broken on purpose: each case must abort with one line. `program list` prints a case a line, its name and a
- * regular expression for what it says; `program <case>` runs it. A program: functions of no argument, a table of CASEs, and a
- * main that returns misuse_main(). */
+/* Contracts broken on purpose: each case must abort with one line. `program list` prints a case a line, its name and
+ * a regular expression for what it says; `program <case>` runs it. A program is functions of no argument, a table of
+ * CASEs, and a main that returns misuse_main(). */
 #ifndef MISUSE_H
 #define MISUSE_H
 #include "check.h"
@@ -58,7 +58,8 @@ static inline void detach(void)
 #define BLOCKED(fn) "^besom: " fn ": mutator is blocked, between besom_block and besom_unblock$"
 #define FORKED(fn) "^besom: " fn ": the process was forked, and besom_after_fork_child was not called$"
 #define FOREIGN(fn)                                                                                                    \
-    "^besom: " fn ": called on another thread than the mutator's, attached on thread [1-9][0-9]*, called on [1-9][0-9]*$"
+    "^besom: " fn ": called on another thread than the mutator's, attached on thread [1-9][0-9]*, called on "         \
+    "[1-9][0-9]*$"
 #define DETACHED(fn) "^besom: " fn ": mutator is detached$"
 #define CALLBACK(fn) "^besom: " fn ": called by a trace function or a visit$"
 #define FREED_HEAP(fn) "^besom: " fn ": heap is freed$"

@@ -1,5 +1,5 @@
-/* Every function that takes a mutator and is not inline for good, called where it may not be: blocked, on another thread,
- * detached, in the child of a fork, in a visit, in a trace function, with the heap freed. */
+/* Every function that takes a mutator, called where it may not be: blocked, on another thread, detached, in the child
+ * of a fork, in a visit, in a trace function, with the heap freed. */
 #include "misuse.h"
 
 static int never(void *o, size_t b, besom_kind k, void *d) { return (void)o, (void)b, (void)k, (void)d, 0; }
@@ -121,7 +121,8 @@ static void freed(void (*run)(void))
 }
 
 #define IN(situation, fn) static void situation##_##fn(void) { situation(call_##fn); }
-#define IN_EACH(fn, verify, call) IN(foreign, fn) IN(detached, fn) IN(forked, fn) IN(visited, fn) IN(roots, fn) IN(freed, fn)
+#define IN_EACH(fn, verify, call)                                                                                      \
+    IN(foreign, fn) IN(detached, fn) IN(forked, fn) IN(visited, fn) IN(roots, fn) IN(freed, fn)
 #define IN_BLOCKED(fn, verify, call) IN(blocked, fn)
 CALLS(IN_EACH)
 CALLS_BUT_BLOCK(IN_BLOCKED)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles each test program as C11 and as C++17, without a warning, and runs it; then the misuse cases, each of
+# Compiles each test program as C11 and as C++17, without a warning, and runs it; of misuse* the cases, each of
 # which must abort with its one line; then the address-space limit. Prints a line a test and 'N passed, N failed'.
 #
 #   tests/c/run.sh [program...]           the programs named, or all
