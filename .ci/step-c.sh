@@ -5,5 +5,5 @@ cd "$(dirname "$0")/.." || exit
 make -s lib && make -s lib CHECKED=1 || exit
 tests/c/run.sh
 status=$?
-CHECKED=1 LIBDIR=target/checked tests/c/run.sh misuse stats || status=1
+CHECKED=1 LIBDIR=target/checked tests/c/run.sh misuse misuse_calls misuse_specials stats || status=1
 exit $status

@@ -30,7 +30,7 @@ helgrind() {
         --suppressions=tests/c/helgrind.supp "$@"
 }
 
-for program in stats metrics timeline procs roots walk threads alloc specials; do
+for program in stats metrics timeline procs roots walk threads alloc specials barrier; do
     build $program "$work/tsan" -fsanitize=thread || { failed=$((failed + 1)); continue; }
     TSAN_OPTIONS=exitcode=66 timeout 300 "$work/tsan" >"$work/log" 2>&1
     verdict "$program (ThreadSanitizer)" 0 $? "$work/log"

@@ -73,6 +73,7 @@ static void bad_options_are_refused(void)
     REFUSED(o.verify = 4);
     REFUSED(o.verify = -1);
     REFUSED(o.procs = BESOM_PROCS_MAX + 1);
+    REFUSED(o.mark_workers = 257);
     REFUSED(o.collect_every = -1);
     REFUSED(o.encoding.address = 0);
     REFUSED(o.encoding.tag = 8);

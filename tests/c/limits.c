@@ -225,6 +225,45 @@ static void gc_percent_paces(void)
     check_heap_end(heap, m);
 }
 
+/* A soft limit that cannot be kept makes for many cycles, not for one at each allocation; 0 takes it away. */
+static void a_soft_limit_may_be_below_what_is_live(void)
+{
+    besom_mutator *m;
+    besom_heap *heap = check_heap(NULL, &m);
+    const size_t mib = check_short() ? 16 : 128;
+    besom_stats a, b;
+    uint64_t unlimited;
+    node *head = NULL, *n;
+    long i, count = 0;
+    BESOM_FRAME(m, &head);
+    for (i = 0; i < 1024; i++) {
+        n = (node *)besom_alloc(m, sizeof *n, BESOM_VALUES);
+        NEED(n != NULL);
+        besom_write(m, n, &n->next, head);
+        head = n;
+    }
+    besom_stats_read(heap, &a);
+    churn(m, mib);
+    besom_stats_read(heap, &b);
+    unlimited = b.cycles - a.cycles;
+    besom_memory_limit_set(heap, 1);
+    besom_stats_read(heap, &a);
+    churn(m, mib);
+    besom_stats_read(heap, &b);
+    CHECK(b.cycles - a.cycles > 3 * unlimited);
+    CHECK_LE(b.cycles - a.cycles, (mib << 20) / 1000 / 100);
+    besom_memory_limit_set(heap, 0);
+    CHECK_OK(besom_collect(m));
+    besom_stats_read(heap, &a);
+    churn(m, mib);
+    besom_stats_read(heap, &b);
+    CHECK_LE(b.cycles - a.cycles, unlimited + unlimited / 2 + 3);
+    for (n = head; n != NULL; n = n->next) count++;
+    CHECK_EQ(count, 1024);
+    BESOM_FRAME_END(m);
+    check_heap_end(heap, m);
+}
+
 static void free_memory_leaves_the_resident_set(void)
 {
     besom_options o;
@@ -355,6 +394,7 @@ int main(void)
     RUN(tiny_limits_fail_softly);
     RUN(the_soft_limit_holds_by_collecting);
     RUN(gc_percent_paces);
+    RUN(a_soft_limit_may_be_below_what_is_live);
     if (!check_short()) { /* under valgrind the resident set is its own */
         RUN(free_memory_leaves_the_resident_set);
         RUN(free_memory_goes_back_by_itself);

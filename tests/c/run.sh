@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles each test program as C11 and as C++17, without a warning, and runs it; then the misuse cases, each of
+# Compiles each test program as C11 and as C++17, without a warning, and runs it; of misuse* the cases, each of
 # which must abort with its one line; then the address-space limit. Prints a line a test and 'N passed, N failed'.
 #
 #   tests/c/run.sh [program...]           the programs named, or all
@@ -85,7 +85,7 @@ if [ -n "${VALGRIND:-}" ]; then
     export CHECK_SHORT=1 CHECK_WATCHED=1
     for p in "${programs[@]}"; do
         # misuse aborts on purpose; the two that count mappings or processors would measure valgrind.
-        case $p in misuse | oom_every_mmap | procs) continue ;; esac
+        case $p in misuse* | oom_every_mmap | procs) continue ;; esac
         compile "$p" C11 "$work/$p" || { fail "$p (valgrind): does not compile"; continue; }
         # What the stacks hold differs from build to build: so they are not scanned, but for the scan's own test.
         case $p in
@@ -103,7 +103,7 @@ else
             label="$p ($language)"
             if ! compile "$p" $language "$work/$p"; then
                 fail "$label: does not compile"
-            elif [ "$p" = misuse ]; then
+            elif [[ $p == misuse* ]]; then
                 misuse "($language)" "$work/$p"
             else
                 { timeout 600 "$work/$p" >"$work/log" 2>"$work/err" </dev/null; } 2>/dev/null
@@ -112,7 +112,7 @@ else
                 sed 's/^/     stderr: /' "$work/err"
             fi
         done
-        if [ "$p" != misuse ] && [ "$p" != env ] && compile "$p" C11 "$work/$p"; then
+        if [[ $p != misuse* ]] && [ "$p" != env ] && compile "$p" C11 "$work/$p"; then
             # Again in the other mode. env sets the variables itself.
             { BESOM_MODE=stop_the_world timeout 600 "$work/$p" >"$work/log" 2>"$work/err" </dev/null; } 2>/dev/null
             status=$?
@@ -120,6 +120,18 @@ else
             sed 's/^/     stderr: /' "$work/err"
         fi
         case $p in
+            misuse_calls)
+                # Every function of the header that takes a mutator: but those that only frames and detaching are about, and
+                # the poll, which looks when something is wanted of it.
+                sed '/Inside the fast paths ===/,$d' "$libdir/include/besom.h" |
+                    sed -n 's/^[A-Za-z].*[ *]\(besom_[a-z_]*\)(besom_mutator \*m[,)].*/\1/p' |
+                    grep -v -e besom_frames_ -e besom_detach -e besom_safepoint | sort >"$work/takes"
+                if "$work/$p" functions | sort | diff "$work/takes" - >"$work/log"; then
+                    pass "$p has every function"
+                else
+                    fail "$p has every function of the header: $(tr '\n' ' ' <"$work/log")"
+                fi
+                ;;
             alloc | roots | layouts | stats | walk)
                 # Again where the reservation cannot have its usual size.
                 compile "$p" C11 "$work/$p" || continue

@@ -88,9 +88,26 @@ static void tiny_objects_by_the_block(void)
     check_heap_end(heap, m);
 }
 
+static int visit_detaches(void *object, size_t bytes, besom_kind kind, void *m)
+{
+    (void)object, (void)bytes, (void)kind;
+    return 1 + (int)besom_detach((besom_mutator *)m);
+}
+
+/* What else takes the mutator aborts: see misuse_calls.c. */
+static void a_visit_cannot_detach(void)
+{
+    besom_mutator *m;
+    besom_heap *heap = check_heap(NULL, &m);
+    NEED(besom_alloc(m, 64, BESOM_NOSCAN) != NULL);
+    CHECK_EQ(besom_walk(m, visit_detaches, m), 1 + BESOM_ERR_STATE);
+    check_heap_end(heap, m);
+}
+
 int main(void)
 {
     RUN(every_object_once);
     RUN(tiny_objects_by_the_block);
+    RUN(a_visit_cannot_detach);
     return check_done();
 }

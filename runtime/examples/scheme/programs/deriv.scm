@@ -1,4 +1,9 @@
 ;;; Symbolic derivatives, many times over: allocation of short lists, dispatch on symbols.
+;;;     scheme deriv.scm [times]           60,000 unless told
+
+(define times
+  (let ((arguments (cdr (command-line))))
+    (if (pair? arguments) (string->number (car arguments)) 60000)))
 
 (define (derive e x)
   (cond ((number? e) 0)
@@ -17,5 +22,5 @@
 (define polynomial '(+ (* 3 x x) (* a x x) (* b x) 5 (expt x 7) (/ (+ x 1) (- x 1))))
 
 (write (derive polynomial 'x)) (newline)
-(do ((i 0 (+ i 1)) (total 0 (+ total (size (derive polynomial 'x))))) ((= i 60000) (write total) (newline)))
+(do ((i 0 (+ i 1)) (total 0 (+ total (size (derive polynomial 'x))))) ((= i times) (write total) (newline)))
 (do ((e polynomial (derive e 'x)) (i 0 (+ i 1))) ((= i 5) (write (size e)) (newline)))

@@ -1,13 +1,14 @@
 ;;; GCBench, after the artificial garbage collection benchmark of John Ellis, Pete Kovac and Hans Boehm: binary trees made bottom up
 ;;; and top down, of growing depth, while a long-lived tree and an array of floats stay alive.
-;;;     scheme gcbench.scm [depth]         the deepest tree; 16 unless told
+;;;     scheme gcbench.scm [depth [size]]  the deepest tree, and the array's size; 16 and 500,000 unless told
 
-(define max-depth
+(define (argument n default)
   (let ((arguments (cdr (command-line))))
-    (if (pair? arguments) (string->number (car arguments)) 16)))
+    (if (> (length arguments) n) (string->number (list-ref arguments n)) default)))
+(define max-depth (argument 0 16))
 (define min-depth 4)
 (define long-lived-depth (- max-depth 2))
-(define array-size 500000)
+(define array-size (argument 1 500000))
 
 (define-record-type node (make-node left right) node? (left node-left set-node-left!) (right node-right set-node-right!))
 

@@ -98,6 +98,5 @@
         (let ((proved (tautology? (rewrite (substitute term substitution)) '() '())))
           (display (list 'weakened n 'proved proved 'rewrites rewrites))
           (newline)))))
-(prove 0)
-(prove 1)
-(prove 2)
+(let ((arguments (cdr (command-line)))) ; scheme nboyer.scm [n]: up to n times; twice unless told
+  (do ((most (if (pair? arguments) (string->number (car arguments)) 2)) (n 0 (+ n 1))) ((> n most)) (prove n)))
