@@ -311,6 +311,8 @@ unsigned besom_procs(besom_heap *heap);
  *    first heap was made: then it is called before the library's.
  *  - A trace function and a besom_walk visit must not fork, except to exec. Nor may a signal handler on a thread that
  *    may be in the library: fork() is one of the library's functions in this respect.
+ *  - In a process that forks a thread that is attached to several heaps keeps all its mutators but one blocked: at a
+ *    safepoint of one heap it would wait for the end of a fork that waits for it in another.
  *  - posix_spawn, system, popen and vfork stop nothing, nor does _Fork(), whose child can only exec.
  *
  * Signals. The library's own threads (besom-gc, besom-mark, besom-sweep, besom-scavenge) block every signal, so that
