@@ -25,6 +25,40 @@ static void a_visit_that_forks_has_a_child_that_can_exec(void)
     check_heap_end(walked, m);
 }
 
+static void *fork_and_go(void *unused)
+{
+    while (!check_is_set(&over)) {
+        pid_t child = fork();
+        if (child == 0) _exit(0);
+        NEED(child > 0 && ended(child) == 0);
+    }
+    return unused;
+}
+
+/* Neither waits for the other. */
+static void a_visit_forks_beside_another_fork(void)
+{
+    pthread_t thread;
+    besom_mutator *m;
+    int i;
+    walked = open_heap(BESOM_CONCURRENT);
+    m = attach(walked);
+    NEED(besom_alloc(m, 64, BESOM_NOSCAN) != NULL);
+    check_set(&over, 0);
+    fflush(stdout);
+    NEED(pthread_create(&thread, NULL, fork_and_go, NULL) == 0);
+    for (i = 0; i < (check_short() ? 3 : 100); i++) {
+        int status = 0;
+        CHECK_EQ(besom_walk(m, visit_forks, &status), 1);
+        CHECK_EQ(status, 9);
+    }
+    check_set(&over, 1);
+    besom_block(m);
+    NEED(pthread_join(thread, NULL) == 0);
+    besom_unblock(m);
+    check_heap_end(walked, m);
+}
+
 static int trace_status;
 static void trace_forks(besom_tracer *tracer, void *object, void *unused)
 {
@@ -139,6 +173,7 @@ static void what_copies_no_process_stops_nothing(void)
 int main(void)
 {
     RUN(a_visit_that_forks_has_a_child_that_can_exec);
+    RUN(a_visit_forks_beside_another_fork);
     RUN(a_trace_function_that_forks_has_a_child_that_can_exec);
     RUN(what_copies_no_process_stops_nothing);
     return check_done();
