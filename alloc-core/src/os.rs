@@ -258,8 +258,14 @@ impl Thread {
         if error != 0 {
             besom_stats::fatal(format_args!("cannot join a thread of the runtime (error {error})"));
         }
-        std::mem::forget(self);
+        self.forget();
         result
+    }
+
+    /// Neither joins nor detaches it, ever. So in the child of a fork, in which the thread does not exist: to join it would
+    /// fail, to detach it would touch what the system's library has taken back.
+    pub fn forget(self) {
+        std::mem::forget(self);
     }
 }
 
@@ -275,14 +281,6 @@ pub fn enter_own_thread() {
 /// Whether the calling thread has done so.
 pub fn is_own_thread() -> bool {
     OWN.get()
-}
-
-impl Thread {
-    /// In the child of a fork, in which the thread does not exist: forgets it. (To join it would fail, to detach it would
-    /// touch what the system's library has taken back.)
-    pub fn forget(self) {
-        std::mem::forget(self);
-    }
 }
 
 impl Drop for Thread {

@@ -152,20 +152,24 @@ impl Pacer {
     /// Whether `bytes` more pass the line from which on a collection may be due.
     #[inline]
     pub fn is_past_trigger(&self, bytes: i64) -> bool {
-        let live = self.live.load(Relaxed).saturating_add(bytes).max(0) as u64;
-        live >= self.trigger.load(Relaxed)
+        self.live_with(bytes) >= self.trigger.load(Relaxed)
     }
 
     /// Whether a collection is due before `bytes` more are allocated, if none runs.
     #[inline]
     pub fn due_with(&self, bytes: i64) -> bool {
-        let live = self.live.load(Relaxed).saturating_add(bytes).max(0) as u64;
-        live >= self.trigger.load(Relaxed) && (!self.limiter.limiting() || live >= self.held.load(Relaxed))
+        self.is_past_trigger(bytes)
+            && (!self.limiter.limiting() || self.live_with(bytes) >= self.held.load(Relaxed))
     }
 
     /// Whether `bytes` more pass the goal.
     pub fn is_past_goal(&self, bytes: i64) -> bool {
-        self.live.load(Relaxed).saturating_add(bytes).max(0) as u64 >= self.goal()
+        self.live_with(bytes) >= self.goal()
+    }
+
+    #[inline(always)]
+    fn live_with(&self, bytes: i64) -> u64 {
+        self.live.load(Relaxed).saturating_add(bytes).max(0) as u64
     }
 
     /// Whether so much is allocated that mutators must wait for the end of a cycle beside the program if they cannot help

@@ -155,7 +155,7 @@ unsafe extern "C" fn prepare() {
     GOING.thread.store(current_thread(), Relaxed);
     let mut list = loop {
         let list = held(&LIST);
-        let stopped = |all, heap: &&Heap| all & (!heap.minds_forks() || heap.scheduler.stop_for_fork(*heap));
+        let stopped = |all, heap: &&Heap| all & (heap.forked.awaits() || heap.scheduler.stop_for_fork(*heap));
         if list.heaps.iter().fold(true, stopped) {
             break list;
         }
@@ -164,7 +164,7 @@ unsafe extern "C" fn prepare() {
     };
     let List { heaps, still } = &mut *list;
     // There is room, so that nothing is allocated.
-    still.extend(heaps.iter().filter(|heap| heap.minds_forks()).map(|heap| heap.hold()));
+    still.extend(heaps.iter().filter(|heap| !heap.forked.awaits()).map(|heap| heap.hold()));
     #[cfg(feature = "c-library")]
     system_memory::hold();
     // SAFETY: `TURN` is held.
@@ -235,11 +235,6 @@ impl Heap {
     fn own(&self) -> Option<*mut Mutator> {
         // SAFETY: entries are mapped, and what is read of them is atomic.
         self.mutators().find(|&m| unsafe { Mutator::seats_caller(m) })
-    }
-
-    /// Whether a fork stops this heap's world.
-    fn minds_forks(&self) -> bool {
-        !self.forked.awaits()
     }
 
     /// The mutator runs no more, until [`Self::step_back`].

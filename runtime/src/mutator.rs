@@ -488,7 +488,7 @@ impl Mutator {
                 words += self.snapshot_len;
             } else if self.stack_base != 0 {
                 let (stack, count) = self.stack_words();
-                scan_stack(self.registers.words.as_ptr(), 12, visitor);
+                scan_stack(self.registers.words.as_ptr(), self.registers.words.len(), visitor);
                 scan_stack(stack, count, visitor);
                 words += count;
             }

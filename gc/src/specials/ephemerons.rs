@@ -349,11 +349,7 @@ impl Ephemerons {
 
     /// Closes the watched ones whose keys are not marked. Nobody marks meanwhile; the program may read them.
     pub fn close(&self, heap: &SpanHeap) {
-        self.for_each_watched(heap, |ephemeron, is_marked| {
-            if !is_marked {
-                ephemeron.close();
-            }
-        });
+        self.close_and(heap, |_| ());
     }
 
     /// Ends the cycle: closes likewise, and forgets all. `memory` counts the table.
@@ -363,12 +359,7 @@ impl Ephemerons {
         if !self.is_watching() {
             return;
         }
-        self.for_each_watched(heap, |ephemeron, is_marked| {
-            if !is_marked {
-                ephemeron.close();
-            }
-            ephemeron.flag.store(0, Relaxed);
-        });
+        self.close_and(heap, |ephemeron| ephemeron.flag.store(0, Relaxed));
         let buckets = self.buckets.load(Relaxed);
         // Memory that the program has locked would not read as zero otherwise.
         (0..buckets)
@@ -382,15 +373,18 @@ impl Ephemerons {
         self.watching.store(false, Relaxed);
     }
 
-    /// Calls `f` with each watched one, and whether its key is marked; one that is closed has none that is.
-    fn for_each_watched(&self, heap: &SpanHeap, mut f: impl FnMut(&Ephemeron, bool)) {
+    /// Closes the watched ones whose keys are not marked, and calls `then` with each that is watched.
+    fn close_and(&self, heap: &SpanHeap, mut then: impl FnMut(&Ephemeron)) {
         let table = InHeap { all: self, heap };
         for at in 0..self.buckets.load(Relaxed) {
             let mut number = self.bucket(at).load(Acquire);
             while number != 0 {
                 let (ephemeron, next) = (table.words(number), table.next(number));
-                let closed = ephemeron.key.load(Relaxed) == 0;
-                f(ephemeron, !closed && table.is_marked(table.key(number)));
+                // One that is closed has no key.
+                if ephemeron.key.load(Relaxed) != 0 && !table.is_marked(table.key(number)) {
+                    ephemeron.close();
+                }
+                then(ephemeron);
                 number = next;
             }
         }
