@@ -23,7 +23,7 @@ use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
 use besom_stats::sync::{
     Held, Mutex, lock,
-    raw::{AtomicBool, Ordering::Relaxed},
+    raw::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 use block::BlockPool;
 use crossbeam_deque::{Steal, Stealer, Worker as Deque};
@@ -52,6 +52,8 @@ pub struct Shared {
     pub(crate) overflowed: AtomicBool,
     /// Live bytes were counted wrongly, by a rescan.
     pub(crate) recount: AtomicBool,
+    /// Bytes of slots that two workers marked both, at the same time, and counted.
+    pub(crate) twice: AtomicUsize,
 }
 
 impl Shared {
@@ -117,6 +119,7 @@ impl Marker {
                 ephemerons: Ephemerons::new(reserve)?,
                 overflowed: AtomicBool::new(false),
                 recount: AtomicBool::new(false),
+                twice: AtomicUsize::new(0),
             },
             deques,
             gang: Gang::new(workers - 1),
@@ -210,7 +213,7 @@ impl Marker {
             finish(&mut first);
         });
         let (more_live, more_cpu, _) = *lock(&totals);
-        let mut live = first.live() + more_live;
+        let mut live = first.live() + more_live - Bytes(self.shared.twice.swap(0, Relaxed));
         drop(first);
         self.shared.pool.trim();
         if self.shared.recount.swap(false, Relaxed) {

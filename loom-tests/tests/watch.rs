@@ -3,11 +3,12 @@
 //!
 //! `Termination`, `wait` and `wake` are the code as it stands; around them the steps of `Lead::look_after_ephemerons`,
 //! `Ephemerons::scan` and a worker's coming and going are told again, with a locked vector for the pile. One ephemeron has a
-//! key without pointers and a value.
+//! key without pointers and a value. Marks are held back ([`Held`], as it stands) by who does not know of the watch, until he leaves.
 
 #![cfg(loom)]
 
 use besom_gc::mark::termination::Termination;
+use besom_gc::mark::worker::held::Held;
 use besom_gc::specials::ephemerons::{Watched, wait, wake};
 use besom_loom_tests::{Patience, model, start};
 use besom_stats::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering::*, fence, lock, yield_now};
@@ -35,7 +36,8 @@ struct Toy {
     bucket: AtomicU64,
     next: AtomicU64,
     flag: AtomicBool,
-    marks: [AtomicBool; 4],
+    /// A bit for each object.
+    marks: AtomicU64,
 }
 
 impl Watched for Toy {
@@ -56,7 +58,7 @@ impl Watched for Toy {
     }
 
     fn is_marked(&self, key: usize) -> bool {
-        self.marks[key].load(Relaxed)
+        self.marks.load(Relaxed) & 1 << key != 0
     }
 }
 
@@ -64,12 +66,29 @@ impl Watched for Toy {
 struct Worker<'t> {
     toy: &'t Toy,
     watch: bool,
+    held: Held,
     stack: Vec<usize>,
 }
 
 impl Worker<'_> {
+    /// `Worker::mark`.
+    fn is_first(&mut self, object: usize) -> bool {
+        let (marks, bit) = (&self.toy.marks, 1 << object);
+        if marks.load(Relaxed) & bit != 0 {
+            return false;
+        }
+        if self.watch || object == EPHEMERON {
+            return marks.fetch_or(bit, Relaxed) & bit == 0;
+        }
+        self.held.mark(0, bit, |_, _| unreachable!("there is one word"))
+    }
+
+    fn set_held(&mut self) {
+        self.held.set_all(|_, bits| _ = self.toy.marks.fetch_or(bits, Relaxed));
+    }
+
     fn mark(&mut self, object: usize) {
-        if self.toy.marks[object].fetch_or(true, Relaxed) {
+        if !self.is_first(object) {
             return;
         }
         match object {
@@ -91,6 +110,7 @@ impl Worker<'_> {
 
     fn scan_ephemeron(&mut self) {
         let toy = self.toy;
+        self.set_held();
         if toy.is_marked(KEY) {
             return self.mark(VALUE);
         }
@@ -113,6 +133,7 @@ impl Worker<'_> {
         pile.append(&mut self.stack);
         self.toy.len.store(pile.len(), Release);
         drop(pile);
+        self.set_held();
         self.toy.termination.leave();
     }
 }
@@ -123,9 +144,9 @@ impl Toy {
         let toy = Toy::default();
         *lock(&toy.pile) = pile.to_vec();
         toy.len.store(pile.len(), Relaxed);
-        pile.iter().for_each(|object| toy.marks[*object].store(true, Relaxed));
+        let grey = pile.iter().fold(0, |bits, object| bits | 1 << object);
+        toy.marks.store(grey | 1 << EPHEMERON, Relaxed);
         if !pile.contains(&EPHEMERON) {
-            toy.marks[EPHEMERON].store(true, Relaxed);
             toy.flag.store(true, Relaxed);
             toy.pending.store(NUMBER, Relaxed);
         }
@@ -136,7 +157,7 @@ impl Toy {
     fn worker(&self, stack: Vec<usize>) -> Worker<'_> {
         // As in `Worker::look_for_watch`.
         fence(Release);
-        Worker { toy: self, watch: self.watching.load(Acquire), stack }
+        Worker { toy: self, watch: self.watching.load(Acquire), held: Held::default(), stack }
     }
 
     /// A mutator hands in what it overwrote.

@@ -142,7 +142,8 @@ typedef struct besom_encoding {
 } besom_encoding;
 
 /* A trace function tells the collector about edges by calling besom_trace and besom_trace_range, and does nothing
- * else: it runs on a collector's thread or on one that allocates, several at a time for different objects.
+ * else: it runs on a collector's thread or on one that allocates, several at a time for different objects, and in a cycle
+ * perhaps more than once for one object.
  * It must not allocate, lock, or call any other function of this header. One that takes the mutator, and is not inline,
  * aborts, on the mutator's own thread with
  *   besom: <function>: called by a trace function or a visit

@@ -64,6 +64,7 @@ impl Marker {
     /// A cycle beside the program begins: the world is stopped, and nobody marks.
     pub fn begin_beside(&self, _: &Stopped<'_>) {
         self.shared.reports.reset();
+        self.shared.twice.store(0, Relaxed);
     }
 
     /// What is reported so far.
@@ -285,6 +286,6 @@ impl Lead<'_> {
         if shared.recount.swap(false, Relaxed) {
             return count_marked(self.heap, stopped);
         }
-        shared.reports.live() + born
+        shared.reports.live() + born - Bytes(shared.twice.swap(0, Relaxed))
     }
 }

@@ -1,27 +1,30 @@
-//! One mark worker: its stack, its prefetch queue, what it marks. What it exchanges with the others is in `exchange`.
+//! One mark worker: its stack, its prefetch queue, what it scans. How it comes to objects is in `reach`, what it exchanges with the
+//! others in `exchange`.
 
 mod exchange;
+pub mod held;
+mod reach;
 
 use super::Shared;
 use super::block::{Block, Cursor};
-use crate::scan::{PIECE, Shapes, Visitor, scan_object};
-use crate::specials::ephemerons::Scanned;
-use besom_alloc_core::heap_tables::{GRANULE, mark_word, prefetch};
-use besom_alloc_core::size_class::{CLASS_PAGES, CLASS_SIZE, SIZE_CLASS_COUNT};
-use besom_alloc_core::span_class::{ClassFacts, ClassInfo, EPHEMERON, FIRST_LAYOUT, Kind, SpanClass};
+use crate::scan::{PIECE, Shapes, scan_object};
+use besom_alloc_core::heap_tables::{GRANULE, prefetch};
+use besom_alloc_core::size_class::{CLASS_PAGES, CLASS_SIZE};
+use besom_alloc_core::span_class::{ClassFacts, ClassInfo, Kind, SpanClass};
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
-use besom_alloc_core::units::{Bytes, PAGE_SHIFT, PAGE_SIZE};
+use besom_alloc_core::units::{Bytes, PAGE_SIZE};
 use besom_stats::fatal;
 use besom_stats::sync::raw::{AtomicU16, AtomicU64, Ordering::*, fence};
 use crossbeam_deque::Worker as Deque;
+use held::Held;
 
 /// Objects between their prefetch and their scan; a power of two. Higher: lines are evicted before they are used,
 /// and the order leaves depth first. Lower: the scan waits for memory.
 const PREFETCH: usize = 8;
-/// Scanned objects between two looks at whether somebody wants work. Higher: thieves wait. Lower: a shared
-/// line is read more often.
-const SHARE_EVERY: u32 = 64;
+/// Bytes that are scanned between two looks at whether somebody wants work. Higher: thieves wait. Lower: a shared line is read
+/// more often.
+const SHARE_EVERY: usize = 4 << 10;
 
 /// An object to be scanned: `offset | PIECE_FLAG? | (class + 1) << CLASS_SHIFT`, so that the scan need not look the
 /// class up again. 0 is no entry.
@@ -73,8 +76,9 @@ pub struct Worker<'a, const PARALLEL: bool> {
     cursor: Cursor,
     ring: [Entry; PREFETCH],
     ring_at: usize,
-    until_share: u32,
     live: usize,
+    /// `live` at which the worker looks up from its work: see [`Worker::look_up`].
+    look_at: usize,
     /// Bytes of large objects' later pieces, which `live` does not show.
     pieces: usize,
     /// What was reported of `live`, and of `done()`.
@@ -82,6 +86,9 @@ pub struct Worker<'a, const PARALLEL: bool> {
     /// 1 while ephemerons are watched, else 0: an odd bit, which sends every scan the way of [`Worker::scan_odd`]. So the
     /// watch costs an instruction an object while there is none.
     watch: usize,
+    held: Held,
+    /// Bits of an offset, of which one is set where a mark may be held back.
+    holds: usize,
 }
 
 impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
@@ -104,9 +111,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         index: usize,
         block: *mut Block,
     ) -> Self {
-        // As in `look_for_watch`.
-        fence(Release);
-        Worker {
+        let mut worker = Worker {
             heap,
             base: heap.tables().base(),
             len: heap.tables().len(),
@@ -120,19 +125,25 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             cursor: Cursor::bottom(block),
             ring: [NOTHING; PREFETCH],
             ring_at: 0,
-            until_share: SHARE_EVERY,
             live: 0,
+            look_at: 0,
             pieces: 0,
             reported: (0, 0),
-            watch: usize::from(shared.ephemerons.is_watching()),
-        }
+            watch: 0,
+            held: Held::default(),
+            holds: 0,
+        };
+        worker.look_for_watch();
+        worker
     }
 
     /// The worker has become active, and learns what was announced to those who do: whether ephemerons are watched.
     pub(super) fn look_for_watch(&mut self) {
         // Of weak references and ephemerons that were cleared before this worker's marks; see `WeakEntry::read`.
         fence(Release);
-        self.watch = usize::from(self.shared.ephemerons.is_watching());
+        let watches = self.shared.ephemerons.is_watching();
+        self.watch = usize::from(watches);
+        self.holds = if watches { 0 } else { PAGE_SIZE - 1 };
     }
 
     /// Bytes of the slots that this worker marked.
@@ -148,6 +159,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
                 self.adopt(block);
                 continue;
             }
+            self.set_held();
             let (shared, index) = (self.shared, self.index);
             match shared.termination.find(|| shared.has_work(index), || shared.steal(index)) {
                 Some(block) => self.adopt(block),
@@ -158,27 +170,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
 
     /// Scans about `work` bytes, or until this worker's stack is empty: true.
     pub(super) fn drain_some(&mut self, work: usize) -> bool {
-        let end = self.done() + work;
-        let mut empty = 0;
-        // The ring is empty once as many turns have found nothing as it has places.
-        while empty < PREFETCH {
-            let entry = self.pop().unwrap_or(NOTHING);
-            if entry == NOTHING {
-                empty += 1;
-            } else {
-                prefetch(std::ptr::without_provenance(self.base + entry.offset()));
-                empty = 0;
-            }
-            let old = self.turn_ring(entry);
-            if old != NOTHING {
-                self.scan(old);
-                empty = 0;
-                if self.done() >= end {
-                    return false;
-                }
-            }
-        }
-        true
+        self.drain_until(self.done() + work)
     }
 
     /// Bytes of what this worker has marked and scanned.
@@ -188,37 +180,54 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     }
 
     /// Scans until this worker's stack is empty.
-    #[inline(always)]
     fn drain_own(&mut self) {
-        loop {
-            let Some(entry) = self.pop() else {
-                // The stack is empty; what the prefetch queue holds may fill it again.
-                let mut found = false;
-                for _ in 0..PREFETCH {
-                    let old = self.turn_ring(NOTHING);
-                    if old != NOTHING {
-                        found = true;
-                        self.scan(old);
-                    }
+        self.drain_until(usize::MAX);
+    }
+
+    /// Scans until this worker's stack is empty, true, or until it has done so much.
+    #[inline(always)]
+    fn drain_until(&mut self, end: usize) -> bool {
+        self.look_at = self.live;
+        // The ring is empty once as many turns have found nothing as it has places.
+        let mut empty = 0;
+        while empty < PREFETCH {
+            let entry = match self.pop() {
+                Some(entry) => {
+                    prefetch(std::ptr::without_provenance(self.base + entry.offset()));
+                    entry
                 }
-                if !found {
-                    return;
+                None => {
+                    empty += 1;
+                    NOTHING
                 }
-                continue;
             };
-            prefetch(std::ptr::without_provenance(self.base + entry.offset()));
             let old = self.turn_ring(entry);
             if old != NOTHING {
                 self.scan(old);
+                empty = 0;
+                if PARALLEL && self.live >= self.look_at && self.look_up(end) {
+                    return false;
+                }
             }
         }
+        true
+    }
+
+    /// Shares work if somebody wants some; whether the worker has done so much.
+    #[inline(never)]
+    fn look_up(&mut self, end: usize) -> bool {
+        if self.shared.termination.wanted() {
+            self.share();
+        }
+        self.look_at = self.live + SHARE_EVERY.min(end.saturating_sub(self.done()));
+        self.done() >= end
     }
 
     /// Puts an entry into the prefetch queue, and takes the oldest out.
     #[inline(always)]
     fn turn_ring(&mut self, entry: Entry) -> Entry {
-        let old = std::mem::replace(&mut self.ring[self.ring_at], entry);
-        self.ring_at = (self.ring_at + 1) % PREFETCH;
+        let old = std::mem::replace(&mut self.ring[self.ring_at % PREFETCH], entry);
+        self.ring_at = self.ring_at.wrapping_add(1);
         old
     }
 
@@ -247,15 +256,6 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
 
     #[inline(always)]
     fn scan(&mut self, entry: Entry) {
-        if PARALLEL {
-            self.until_share -= 1;
-            if self.until_share == 0 {
-                self.until_share = SHARE_EVERY;
-                if self.shared.termination.wanted() {
-                    self.share();
-                }
-            }
-        }
         let class = entry.class();
         let facts = self.info(class).facts();
         if facts.slot_bytes == 0 {
@@ -296,6 +296,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         let (heap, shapes, class) = (self.heap, self.shapes, entry.class());
         let (span, page) = heap.span_of(entry.offset());
         let from = entry.offset() - page.offset();
+        self.look_at = 0;
         if entry.is_piece() {
             self.pieces += PIECE;
         } else {
@@ -405,24 +406,6 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         true
     }
 
-    /// Marks what starts at `offset`; true for the one who did it.
-    #[inline(always)]
-    fn mark(&self, offset: usize) -> bool {
-        let (word, bit) = mark_word(offset);
-        // SAFETY: as in `encoded_class`.
-        let word = unsafe { self.marks.get_unchecked(word) };
-        let old = word.load(Relaxed);
-        if old & bit != 0 {
-            return false;
-        }
-        if PARALLEL {
-            word.fetch_or(bit, Relaxed) & bit == 0
-        } else {
-            word.store(old | bit, Relaxed);
-            true
-        }
-    }
-
     /// What is known of a class, which is that of a page or of an entry.
     #[inline(always)]
     fn info(&self, class: SpanClass) -> &'a ClassInfo {
@@ -430,81 +413,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         // SAFETY: pages are given classes of this table only, and entries those of pages.
         unsafe { self.class_infos.get_unchecked(class.index()) }
     }
-
-    /// The class + 1 of the page at `offset`; 0 if no span is there.
-    #[inline(always)]
-    fn encoded_class(&self, offset: usize) -> u16 {
-        debug_assert!(offset < self.len);
-        // SAFETY: the offset is below the reservation's length, and the table has an entry for each page of it.
-        unsafe { self.page_classes.get_unchecked(offset >> PAGE_SHIFT) }.load(Relaxed)
-    }
-
-    /// A pointer to an object of this class (+ 1): marked by the first who finds it, who then queues it.
-    #[inline(always)]
-    fn reach(&mut self, offset: usize, encoded_class: u16) {
-        if encoded_class < FIRST_SCANNED {
-            self.reach_noscan(offset, encoded_class);
-        } else if self.mark(offset) {
-            if encoded_class >= FIRST_OWN && self.count_pointer_free(encoded_class) {
-                return self.wake(offset);
-            }
-            self.push(Entry::new(offset, encoded_class));
-        }
-    }
-
-    /// Queues the ephemerons whose key is at `offset`, if any are watched: that is marked, and is scanned now, or never will be.
-    /// They were scanned before, and are queued rather than scanned at once, since a chain of them may be long.
-    #[inline(always)]
-    fn wake(&mut self, offset: usize) {
-        if self.watch != 0 {
-            self.wake_watched(offset);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn wake_watched(&mut self, offset: usize) {
-        let (heap, shared) = (self.heap, self.shared);
-        shared.ephemerons.wake(heap, offset, |ephemeron| self.push(Entry::new(ephemeron, EPHEMERON.0 + 1)));
-    }
-
-    /// Counts an object of a layout's own class, if the layout has no pointers; else it is to be queued.
-    #[inline(always)]
-    fn count_pointer_free(&mut self, encoded_class: u16) -> bool {
-        let info = self.info(SpanClass(encoded_class - 1));
-        let facts = info.facts();
-        if facts.pointer_free {
-            self.live += facts.slot_bytes as usize;
-        }
-        facts.pointer_free
-    }
-
-    /// A pointer to an object without pointers, or to no object: marked and counted, never queued.
-    #[inline(always)]
-    fn reach_noscan(&mut self, offset: usize, encoded_class: u16) {
-        match encoded_class {
-            0 => {}
-            1 => {
-                let (span, page) = self.heap.span_of(offset);
-                if self.mark(page.offset()) {
-                    self.live += span.pages().bytes().0;
-                    self.wake(page.offset());
-                }
-            }
-            _ => {
-                if self.mark(offset) {
-                    self.live += self.info(SpanClass(encoded_class - 1)).facts().slot_bytes as usize;
-                    self.wake(offset);
-                }
-            }
-        }
-    }
 }
-
-/// Class + 1 of the first class whose objects are scanned; below are no span (0) and pointer-free objects.
-const FIRST_SCANNED: u16 = SIZE_CLASS_COUNT as u16 + 1;
-/// Class + 1 of the first layout's own class.
-const FIRST_OWN: u16 = FIRST_LAYOUT as u16 + 1;
 
 /// The one slot that is no multiple of a granule, in spans of a page.
 const ODD_SLOT: u32 = CLASS_SIZE[2];
@@ -517,50 +426,6 @@ fn starts_small(offset: usize, facts: ClassFacts) -> bool {
         ((offset % PAGE_SIZE) as u32).is_multiple_of(ODD_SLOT)
     } else {
         offset.is_multiple_of(GRANULE)
-    }
-}
-
-impl<const PARALLEL: bool> Visitor for Worker<'_, PARALLEL> {
-    #[inline(always)]
-    fn exact(&mut self, address: usize) {
-        let offset = address.wrapping_sub(self.base);
-        if offset >= self.len {
-            return;
-        }
-        self.reach(offset, self.encoded_class(offset));
-    }
-
-    #[inline(always)]
-    fn any(&mut self, word: usize) {
-        let offset = word.wrapping_sub(self.base);
-        if offset >= self.len {
-            return;
-        }
-        // The word may lie in a page that is just becoming a span: the class comes last.
-        let class = self.page_classes[offset >> PAGE_SHIFT].load(Acquire);
-        if class != 0
-            && let Some(found) = self.heap.find_in(offset, SpanClass(class - 1))
-        {
-            self.reach(found.offset, class);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn ephemeron(&mut self, offset: usize) {
-        let Scanned { value, again } = self.shared.ephemerons.scan(self.heap, offset);
-        if again {
-            // Counted at its first scan, and just now.
-            self.live -= self.info(EPHEMERON).facts().slot_bytes as usize;
-        } else {
-            // It may itself be a key. Once, or a chain of such would be walked from each link anew.
-            self.wake(offset);
-        }
-        self.any(value);
-    }
-
-    fn shapes(&self) -> &Shapes {
-        self.shapes
     }
 }
 
