@@ -280,6 +280,11 @@ impl Collector {
         self.marker.own_bytes() + self.measures.own_bytes()
     }
 
+    /// Processors that there are.
+    pub fn cpus(&self) -> usize {
+        self.config.cpus as usize
+    }
+
     /// Processor time of marking, and all processors' time since the heap was made.
     pub fn cpu(&self) -> (Duration, Duration) {
         let marking = Duration::from_nanos(self.cpu_ns.load(Relaxed));
@@ -328,8 +333,7 @@ impl Collector {
         drop(background);
         self.sample(heap);
         let ready = Instant::now();
-        world.resume(stopped);
-        let resumed = Instant::now();
+        let resumed = world.resume(stopped);
         let pause = resumed - swept;
         self.record_pause(pause, pause);
         let times = Times { sweep: swept - begin, stop, marked: ended - swept, pause, start: Duration::ZERO };

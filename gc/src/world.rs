@@ -3,14 +3,15 @@
 use crate::scan::Visitor;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
+use std::time::Instant;
 
 /// The mutators of one heap, as the collector sees them.
 pub trait World {
     /// Returns once no mutator runs. Until [`World::resume`] none starts to, and nobody else stops the world.
     fn stop(&self) -> Stopped<'_>;
 
-    /// Lets the mutators run again.
-    fn resume(&self, stopped: Stopped<'_>);
+    /// Lets the mutators run again; when they were let go.
+    fn resume(&self, stopped: Stopped<'_>) -> Instant;
 
     /// Gives every cached span back, with its unused slots, and brings the statistics up to date.
     fn flush_caches(&self, stopped: &Stopped<'_>);

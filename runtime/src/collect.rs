@@ -52,13 +52,14 @@ impl World for HeapWorld<'_> {
         unsafe { Stopped::new() }
     }
 
-    fn resume(&self, _: Stopped<'_>) {
+    fn resume(&self, _: Stopped<'_>) -> Instant {
         self.set_state(ATTACHED);
         release(self.heap);
-        self.heap.scheduler.resume(self.heap, self.seat);
+        let resumed = self.heap.scheduler.resume(self.heap, self.seat);
         if let Some((asked, delay)) = self.looks.as_ref().map(|times| *lock(times)) {
-            self.heap.collector.measures().other_stop(delay, asked.elapsed());
+            self.heap.collector.measures().other_stop(delay, resumed - asked);
         }
+        resumed
     }
 
     fn flush_caches(&self, _: &Stopped<'_>) {

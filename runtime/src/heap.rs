@@ -374,6 +374,10 @@ impl House for Heap {
         }
         self.spans.system().mcaches.add(-(size_of::<PCache>() as i64));
     }
+
+    fn cpus(&self) -> usize {
+        self.collector.cpus()
+    }
 }
 
 const _: () = assert!(ATTACHED != 0);

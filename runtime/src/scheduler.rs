@@ -18,11 +18,13 @@
 
 mod beside;
 mod fork;
+mod moment;
 
 use besom_stats::fatal;
 use besom_stats::sync::{Condvar, Mutex, MutexGuard, lock};
+use moment::{Progress, Stage};
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the first of those who wait for a P waits before running threads are asked for theirs. Higher: waiting threads starve
 /// longer. Lower: caches change hands more often.
@@ -53,6 +55,10 @@ pub trait House {
     fn create_p(&self, p: PId) -> bool;
     /// Releases everything that an idle P holds, and the P.
     fn destroy_p(&self, p: PId);
+    /// Threads that can run at the same time.
+    fn cpus(&self) -> usize {
+        1
+    }
 }
 
 /// How many there are of what, at one moment.
@@ -112,6 +118,8 @@ struct Inner {
     attached: usize,
     running: usize,
     stopping: bool,
+    /// The stop is a moment's, and each thread has a processor.
+    momentary: bool,
     /// Marking goes on beside the program: what a P holds must not be given back.
     marking: bool,
     /// Seats that owe.
@@ -132,6 +140,7 @@ pub struct Scheduler {
     answered: Condvar,
     /// Signalled when a stop or a collection ends.
     resumed: Condvar,
+    progress: Progress,
     most_seats: usize,
 }
 
@@ -149,6 +158,7 @@ impl Scheduler {
                 attached: 0,
                 running: 0,
                 stopping: false,
+                momentary: false,
                 marking: false,
                 owed: 0,
                 collecting: false,
@@ -160,6 +170,7 @@ impl Scheduler {
             stopped: Condvar::new(),
             answered: Condvar::new(),
             resumed: Condvar::new(),
+            progress: Progress::default(),
             most_seats,
         }
     }
@@ -296,24 +307,32 @@ impl Scheduler {
     }
 
     /// Stops the world for the caller, who is the collector (or walks the heap as if it were), and is Running if it has a
-    /// seat.
+    /// seat. Who has none is taken to stop it for a moment.
     pub fn stop(&self, house: &impl House, seat: Option<Seat>) {
         let mut inner = lock(&self.inner);
         if inner.stopping {
             fatal(format_args!("stop: the world is stopped already"));
         }
         inner.stopping = true;
+        inner.momentary = seat.is_none() && inner.running < house.cpus();
+        self.progress.set(Stage::Asked);
         if let Some(seat) = seat {
             inner.park(seat);
         }
         inner.ring_holders(house, POLL_STOP);
+        if inner.momentary && inner.running != 0 {
+            drop(inner);
+            self.progress.look_for(Stage::Stands);
+            inner = lock(&self.inner);
+        }
         while inner.running != 0 {
             inner = wait(&self.stopped, inner);
         }
     }
 
-    /// Lets the world go on; the caller is Running again, if it has a seat.
-    pub fn resume(&self, house: &impl House, seat: Option<Seat>) {
+    /// Lets the world go on; the caller is Running again, if it has a seat. When that was: threads may get the caller's
+    /// processor as they wake.
+    pub fn resume(&self, house: &impl House, seat: Option<Seat>) -> Instant {
         let mut inner = lock(&self.inner);
         inner.stopping = false;
         if let Some(seat) = seat {
@@ -330,8 +349,11 @@ impl Scheduler {
             inner.ring_holders(house, POLL_HAND_OVER);
         }
         self.distribute(&mut inner);
+        let now = Instant::now();
+        self.progress.set(Stage::Over);
         drop(inner);
         self.resumed.notify_all();
+        now
     }
 
     /// While the world is being stopped, the caller, who is Running, parks.
@@ -343,6 +365,11 @@ impl Scheduler {
         if inner.stopping {
             inner.park(seat);
             self.announce(&inner);
+            if inner.momentary {
+                drop(inner);
+                self.progress.look_for(Stage::Over);
+                inner = lock(&self.inner);
+            }
             while inner.stopping {
                 inner = wait(&self.resumed, inner);
             }
@@ -420,6 +447,7 @@ impl Scheduler {
     /// Tells who stops the world that nobody runs any more.
     fn announce(&self, inner: &Inner) {
         if inner.stopping && inner.running == 0 {
+            self.progress.set(Stage::Stands);
             self.stopped.notify_all();
         }
     }

@@ -162,9 +162,9 @@ impl Collector {
 
     fn go_on_after(&self, stop: Stop<'_>, world: &impl World, stops: &mut Stops) {
         self.timeline.end_stop(stop.stands, Kind::WorldStopped, Why::Mark);
-        world.resume(stop.stopped);
+        let resumed = world.resume(stop.stopped);
         self.timeline.end_stop(stop.hold, Kind::Hold, Why::Mark);
-        stops.push(stop.stood - stop.asked, stop.asked.elapsed());
+        stops.push(stop.stood - stop.asked, resumed - stop.asked);
     }
 
     /// Marks until nothing is left, resolves the specials, and ends the cycle; `None`: the heap is going, and the cycle with
@@ -229,8 +229,7 @@ impl Collector {
         self.tell_limiter(turns, &mut told);
         let number = self.conclude(heap, &stopped, cause, &marked, Some(marking));
         let ready = Instant::now();
-        world.resume(stopped);
-        let resumed = Instant::now();
+        let resumed = world.resume(stopped);
         Some(Led { marked, asked, stopped: stood, flushed, ready, resumed, number })
     }
 

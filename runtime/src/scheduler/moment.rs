@@ -1,0 +1,57 @@
+//! Waits of a moment: who waits for a stop to come or to be over looks for a while before it sleeps.
+//!
+//! To wake a thread takes the system some 50 us where its processor has gone to rest, longer than a cycle's stop. A thread that looks keeps
+//! its processor, so it does that only where each thread has one, and no longer than a stop should take.
+
+use besom_stats::sync::raw::{AtomicU32, Ordering::*};
+#[cfg(not(loom))]
+use std::time::{Duration, Instant};
+
+/// How long a thread looks. Higher: processor time that others could use is lost where a stop is long. Lower: a stop that
+/// takes a little longer costs two wake-ups more.
+#[cfg(not(loom))]
+const LOOKS: Duration = Duration::from_micros(100);
+/// After how long it lets others run between two looks: the system may have put the one that it waits for on its own processor. Higher:
+/// that one comes later. Lower: others' threads come between where nobody needs them to.
+#[cfg(not(loom))]
+const ALONE: Duration = Duration::from_micros(15);
+
+/// What has become of a stop, for those who look; decided under the scheduler's lock, as all else.
+#[derive(Default)]
+pub(super) struct Progress(AtomicU32);
+
+/// How far a stop is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Stage {
+    /// There is none.
+    Over,
+    /// It was asked for.
+    Asked,
+    /// Nobody runs.
+    Stands,
+}
+
+impl Progress {
+    pub(super) fn set(&self, stage: Stage) {
+        self.0.store(stage as u32, Release);
+    }
+
+    /// Returns when the stop is that far, or after a while. In a model at once: what is decided under the lock must do.
+    pub(super) fn look_for(&self, stage: Stage) {
+        #[cfg(not(loom))]
+        {
+            let (began, mut looked) = (Instant::now(), Duration::ZERO);
+            while self.0.load(Acquire) != stage as u32 && looked < LOOKS {
+                if looked < ALONE {
+                    (0..16).for_each(|_| std::hint::spin_loop());
+                } else {
+                    std::thread::yield_now();
+                }
+                looked = began.elapsed();
+            }
+        }
+        #[cfg(loom)]
+        let _ = stage;
+    }
+}
