@@ -217,6 +217,15 @@ impl HeapTables {
         self.marks.slice(0, self.len / GRANULE / 64)
     }
 
+    /// Asks for what is looked up of an offset before the object there is marked.
+    #[inline(always)]
+    pub fn expect(&self, offset: usize) {
+        let (word, _) = mark_word(offset);
+        prefetch((&raw const *self.spans.get(offset >> PAGE_SHIFT)).cast());
+        prefetch((&raw const *self.alloc.get(word)).cast());
+        prefetch((&raw const *self.marks.get(word)).cast());
+    }
+
     /// Whether the object that starts at `offset` is marked.
     #[inline(always)]
     pub fn is_marked(&self, offset: usize) -> bool {

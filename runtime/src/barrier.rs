@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// Bytes that an assist marks at least, in advance if it owes less. Higher: an assist is longer. Lower: each costs some
 /// microseconds beside what it marks.
-const ASSIST_LEAST: i64 = 64 << 10;
+const ASSIST_LEAST: i64 = 8 << 10;
 /// Bytes of debt that a mutator may have when nothing is to be found to mark. Higher: the heap may outgrow its goal by
 /// more. Lower: mutators wait for the last objects to be marked.
 const DEBT_MOST: i64 = 256 << 10;
@@ -86,6 +86,9 @@ impl Heap {
     unsafe fn hand_in_some(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         let kept = unsafe { &mut (*m).overwritten };
+        // They may lie anywhere.
+        let offsets = kept.words().iter().filter_map(|word| self.spans.tables().offset_of(*word));
+        offsets.for_each(|offset| self.spans.tables().expect(offset));
         self.as_guest(|visitor| kept.hand_in(|word| visitor.any(word)));
     }
 

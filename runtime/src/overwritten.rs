@@ -36,6 +36,11 @@ impl<const MOST: usize> Overwritten<MOST> {
         self.len == MOST
     }
 
+    /// The words that are kept.
+    pub fn words(&self) -> &[usize] {
+        &self.words[..self.len]
+    }
+
     /// Shows all words to `mark`, and then forgets them.
     pub fn hand_in(&mut self, mark: impl FnMut(usize)) {
         self.words[..self.len].iter().copied().for_each(mark);

@@ -77,6 +77,14 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
         self.held.set_all(|index, bits| set_marks(marks, heap, shared, index, bits));
     }
 
+    /// Whether the start of an object at `offset` is marked.
+    #[inline(always)]
+    fn is_marked(&self, offset: usize) -> bool {
+        let (index, bit) = mark_word(offset);
+        // SAFETY: as in `encoded_class`.
+        unsafe { self.marks.get_unchecked(index) }.load(Relaxed) & bit != 0
+    }
+
     /// The class + 1 of the page at `offset`; 0 if no span is there.
     #[inline(always)]
     fn encoded_class(&self, offset: usize) -> u16 {
@@ -179,9 +187,10 @@ impl<const PARALLEL: bool> Visitor for Worker<'_, PARALLEL> {
         }
         // The word may lie in a page that is just becoming a span: the class comes last.
         let class = self.page_classes[offset >> PAGE_SHIFT].load(Acquire);
-        if class != 0
-            && let Some(found) = self.heap.find_in(offset, SpanClass(class - 1))
-        {
+        if class == 0 || self.is_marked(offset) {
+            return;
+        }
+        if let Some(found) = self.heap.find_in(offset, SpanClass(class - 1)) {
             self.reach(found.offset, class);
         }
     }
