@@ -159,7 +159,10 @@ PEER_NOINLINE void build(worker *w, int at) {
         node **staying = array_make(w, &roots[at].staying, STAYING);
         for (size_t i = 0; i < STAYING; i++) peer_write(w->m, staying, &staying[i], make(w, 0));
         node **array = array_make(w, &roots[at].array, pointers);
-        for (size_t i = 0; i < pointers; i++) peer_write(w->m, array, &array[i], staying[i % STAYING]);
+        for (size_t i = 0; i < pointers; i++) {
+            peer_write(w->m, array, &array[i], staying[i % STAYING]);
+            peer_safepoint(w->m);
+        }
     }
     if (what == WEAK) {
         node **target = array_make(w, &roots[at].target, weaks);

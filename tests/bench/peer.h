@@ -7,6 +7,7 @@
  *     peer_alloc(t, bytes, kind)          zeroed unless kind is BYTES; the kind is a constant
  *     peer_new(t, layout)                 an object of a layout from peer_layout_make
  *     peer_write(t, object, slot, value)  every store of a pointer; object is NULL for a root
+ *     peer_safepoint(t)                   in loops that do not allocate
  *     peer_root(words, count)             a range of roots
  *     peer_free(p)                        nothing where a collector frees; PEER_MANUAL says that the program must
  *     peer_collect(t)                     a full collection; PEER_COLLECTS says whether there is one
@@ -72,6 +73,7 @@ PEER_INLINE peer_layout peer_layout_make(size_t bytes, const uint32_t *offsets, 
 PEER_INLINE void *peer_new(peer_thread *t, peer_layout layout) { return besom_new(t, layout); }
 PEER_INLINE void peer_free(void *p) { (void)p; }
 #define peer_write(t, object, slot, value) besom_write((t), (object), (slot), (value))
+#define peer_safepoint(t) besom_safepoint(t)
 PEER_INLINE void peer_root(void *words, size_t count) {
     if (besom_roots_add(peer_heap, words, count, BESOM_VALUES) != BESOM_OK) abort();
 }
@@ -98,6 +100,7 @@ PEER_INLINE uint64_t peer_marked_ns(void) {
 typedef void peer_thread;
 typedef size_t peer_layout;
 #define peer_write(t, object, slot, value) ((void)(t), (void)(object), peer_store((slot), (value)))
+#define peer_safepoint(t) ((void)(t))
 typedef void *__attribute__((may_alias)) peer_word;
 /* The compiler must assume that the memory is read: a store that only a collector reads stays. */
 PEER_INLINE void peer_store(void *slot, void *value) {
