@@ -217,9 +217,9 @@ impl HeapTables {
         self.marks.slice(0, self.len / GRANULE / 64)
     }
 
-    /// Asks for what is looked up of an offset before the object there is marked.
+    /// Asks the processor for what is looked up of an offset before the object there is marked.
     #[inline(always)]
-    pub fn expect(&self, offset: usize) {
+    pub fn prefetch_for(&self, offset: usize) {
         let (word, _) = mark_word(offset);
         prefetch((&raw const *self.spans.get(offset >> PAGE_SHIFT)).cast());
         prefetch((&raw const *self.alloc.get(word)).cast());

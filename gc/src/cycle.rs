@@ -4,7 +4,7 @@
 mod beside;
 
 use crate::layout::Layouts;
-use crate::mark::{Marked, Marker};
+use crate::mark::{Marked, Marker, count_marked};
 use crate::measures::{Measures, Times};
 use crate::pacer::{Cpus, CycleEnd, Marking, Pacer};
 use crate::phase::{Phase, PhaseCell};
@@ -21,7 +21,7 @@ use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::{Bytes, Pages};
 use besom_stats::sync::raw::{AtomicBool, AtomicU64, Ordering::*};
 use besom_stats::sync::{Held, Mutex, hold, lock};
-use besom_stats::{PauseLog, Writer, print_line};
+use besom_stats::{PauseLog, Writer, fatal, print_line};
 use std::ffi::c_void;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -328,7 +328,7 @@ impl Collector {
         let marked = self.marker.mark(heap, shapes, specials, &stopped, last_live, &self.timeline, roots);
         let ended = Instant::now();
         self.count_work_bytes(work, stats);
-        self.verify(heap, world, &stopped);
+        self.verify(heap, world, &stopped, marked.live);
         let number = self.conclude(heap, &stopped, cause, &marked, None);
         drop(background);
         self.sample(heap);
@@ -368,8 +368,14 @@ impl Collector {
         }
     }
 
-    /// Has a second marker check the first, if asked for.
-    fn verify(&self, heap: &SpanHeap, world: &impl World, stopped: &Stopped<'_>) {
+    /// Has the count of live bytes and, by a second marker, the marks checked, if asked for.
+    fn verify(&self, heap: &SpanHeap, world: &impl World, stopped: &Stopped<'_>, live: Bytes) {
+        if self.config.verify_heap {
+            let marked = count_marked(heap, stopped);
+            if marked != live {
+                fatal(format_args!("verify: {} bytes are marked, and {} were counted", marked.0, live.0));
+            }
+        }
         if !self.config.verify_marks {
             return;
         }

@@ -39,6 +39,8 @@ use worker::Worker;
 const PARALLEL_FROM: Bytes = Bytes(1 << 20);
 
 /// What the workers of one heap share.
+///
+/// - when nobody is active, `live of all workers - twice` == bytes of the slots that are marked, but for those born so, unless `recount`
 pub struct Shared {
     pub(crate) pool: BlockPool,
     pub(crate) stealers: Vec<Stealer<usize>>,
@@ -52,11 +54,17 @@ pub struct Shared {
     pub(crate) overflowed: AtomicBool,
     /// Live bytes were counted wrongly, by a rescan.
     pub(crate) recount: AtomicBool,
-    /// Bytes of slots that two workers marked both, at the same time, and counted.
+    /// Bytes that were counted too often: of slots that several workers marked at the same time.
     pub(crate) twice: AtomicUsize,
 }
 
 impl Shared {
+    /// Bytes of the slots that are marked, of which so much was counted. Nobody is active.
+    fn live(&self, heap: &SpanHeap, stopped: &Stopped<'_>, counted: Bytes) -> Bytes {
+        let twice = Bytes(self.twice.swap(0, Relaxed));
+        if self.recount.swap(false, Relaxed) { count_marked(heap, stopped) } else { counted - twice }
+    }
+
     /// Whether there may be work for worker `index`, in the pile or in another's deque.
     fn has_work(&self, index: usize) -> bool {
         !self.pile.is_empty() || self.others(index).any(|s| !s.is_empty())
@@ -213,12 +221,10 @@ impl Marker {
             finish(&mut first);
         });
         let (more_live, more_cpu, _) = *lock(&totals);
-        let mut live = first.live() + more_live - Bytes(self.shared.twice.swap(0, Relaxed));
+        let counted = first.live() + more_live;
         drop(first);
         self.shared.pool.trim();
-        if self.shared.recount.swap(false, Relaxed) {
-            live = count_marked(heap, stopped);
-        }
+        let live = self.shared.live(heap, stopped, counted);
         let end = Instant::now();
         Marked {
             live,
@@ -258,7 +264,7 @@ impl Marker {
 }
 
 /// Bytes of all marked slots, by a walk.
-fn count_marked(heap: &SpanHeap, stopped: &Stopped<'_>) -> Bytes {
+pub(crate) fn count_marked(heap: &SpanHeap, stopped: &Stopped<'_>) -> Bytes {
     let mut live = Bytes(0);
     heap.for_each_span(stopped, |page, span| {
         heap.for_each_object(page, span, |offset| {

@@ -411,18 +411,19 @@ impl Timeline {
         self.recorder.record(began.session, events.map(|event| event.words()));
     }
 
-    /// A stop for `why` ends now: [`Kind::WorldStopped`] before the world goes on, [`Kind::Hold`] after.
+    /// A stop for `why` ended then: [`Kind::WorldStopped`] before the world goes on, [`Kind::Hold`] as it does.
     #[inline(always)]
-    pub fn end_stop(&self, began: Option<Began>, kind: Kind, why: Why) {
+    pub fn end_stop(&self, began: Option<Began>, kind: Kind, why: Why, then: Instant) {
         if let Some(began) = began {
-            self.end_stop_of(began, kind, why);
+            self.end_stop_of(began, kind, why, then);
         }
     }
 
     #[cold]
-    fn end_stop_of(&self, began: Began, kind: Kind, why: Why) {
+    fn end_stop_of(&self, began: Began, kind: Kind, why: Why, then: Instant) {
         let tid = if kind == Kind::WorldStopped { WORLD } else { current_tid() };
-        self.record(began, kind, why as u8, tid, 0..self.now() - began.ns, [0; 4]);
+        let ns = then.saturating_duration_since(self.epoch).as_nanos() as u64;
+        self.record(began, kind, why as u8, tid, 0..ns - began.ns, [0; 4]);
     }
 
     /// Adds a step that ends now to a slice, or ends the slice and begins one with it.

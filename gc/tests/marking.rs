@@ -3,6 +3,7 @@
 
 mod yard;
 
+use besom_alloc_core::heap_tables::mark_word;
 use besom_alloc_core::size_class::{SizeClass, class_of_aligned};
 use besom_alloc_core::span_class::{Kind, SpanClass};
 use besom_alloc_core::units::Bytes;
@@ -284,6 +285,38 @@ fn objects_of_a_layout_without_pointers_are_marked_and_counted() {
     mark(&mut yard, &marker, Bytes(0), &[array]);
     assert_eq!(marked(&mut yard), 4 + 2001);
     assert_eq!(marker.work_bytes(), Bytes(0));
+}
+
+/// A mark is that of the object whose start it is: of a neighbour that begins in the granule in which a word points, too.
+#[test]
+fn a_word_into_an_object_beside_a_marked_one_marks_it() {
+    for class in 1..67 {
+        let class = SpanClass::new(Kind::Values, SizeClass(class));
+        let mut yard = Yard::new(Encoding::default(), None);
+        let slot = yard.heap.classes().get(class).facts().slot_bytes as usize;
+        // More than one of each, since every other slot of 24 bytes begins in the middle of a granule.
+        let objects: Vec<_> = (0..4).map(|_| yard.alloc_class(class)).collect();
+        for at in (0..slot).step_by(8).chain([slot - 1]) {
+            for object in 0..4 {
+                let marker = Marker::new(1, QUEUE_LEAST).expect("a marker");
+                let word = objects[object].wrapping_byte_add(at);
+                let roots: Vec<_> =
+                    (0..4).filter(|n| *n != object).map(|n| objects[n]).chain([word]).collect();
+                mark(&mut yard, &marker, Bytes(0), &roots);
+                assert!(
+                    objects.iter().all(|object| is_marked(&yard, *object)),
+                    "{at} inside {object}, {slot} bytes"
+                );
+                for offset in objects.iter().map(|object| object.addr() - yard.heap.tables().base()) {
+                    let (word, bit) = mark_word(offset);
+                    yard.heap.tables().marks()[word].fetch_and(!bit, Relaxed);
+                }
+            }
+            if slot > 1024 {
+                break;
+            }
+        }
+    }
 }
 
 /// Marks from an object that holds an exact pointer to `at` bytes inside one of this class.

@@ -62,6 +62,11 @@ impl House for Toy {
         p.exists.store(false, Release);
         self.count.fetch_sub(1, Relaxed);
     }
+
+    /// As many as there are threads: who waits for a stop looks first.
+    fn cpus(&self) -> usize {
+        usize::MAX
+    }
 }
 
 impl Toy {
@@ -126,7 +131,7 @@ impl Guest<'_> {
     }
 
     fn safepoint(&mut self) {
-        self.p = self.toy.scheduler.safepoint(self.toy, self.seat);
+        self.p = self.toy.scheduler.safepoint(self.toy, self.seat).p;
         self.work();
     }
 

@@ -17,7 +17,10 @@ use std::time::{Duration, Instant};
 
 /// Bytes that an assist marks at least, in advance if it owes less. Higher: an assist is longer. Lower: each costs some
 /// microseconds beside what it marks.
-const ASSIST_LEAST: i64 = 8 << 10;
+const ASSIST_LEAST: i64 = 4 << 10;
+/// The part of a greater debt that an assist pays. Higher: the background pays for more of it meanwhile, and a mutator that must pay all
+/// pays more often. Lower: an assist is longer.
+const ASSIST_PART: i64 = 4;
 /// Bytes of debt that a mutator may have when nothing is to be found to mark. Higher: the heap may outgrow its goal by
 /// more. Lower: mutators wait for the last objects to be marked.
 const DEBT_MOST: i64 = 256 << 10;
@@ -88,7 +91,7 @@ impl Heap {
         let kept = unsafe { &mut (*m).overwritten };
         // They may lie anywhere.
         let offsets = kept.words().iter().filter_map(|word| self.spans.tables().offset_of(*word));
-        offsets.for_each(|offset| self.spans.tables().expect(offset));
+        offsets.for_each(|offset| self.spans.tables().prefetch_for(offset));
         self.as_guest(|visitor| kept.hand_in(|word| visitor.any(word)));
     }
 
@@ -271,7 +274,7 @@ impl Heap {
                 if !(marks && debt > 0 || past) {
                     break;
                 }
-                let done = self.assist_with(m, debt.max(ASSIST_LEAST));
+                let done = self.assist_with(m, (debt / ASSIST_PART).max(ASSIST_LEAST));
                 marked += done;
                 (*(*m).p).pay(done);
                 if done != 0 || !(past || marks && (*(*m).p).debt() > DEBT_MOST) {

@@ -2,7 +2,7 @@
 
 use crate::heap::Heap;
 use crate::mutator::{ATTACHED, BLOCKED, COLLECTING, FORKING, Mutator};
-use crate::scheduler::Seat;
+use crate::scheduler::{Seat, Waited};
 use besom_alloc_core::runs::Colour;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
@@ -169,11 +169,16 @@ impl Heap {
                 (*(*m).p).release(self.context());
                 release(self);
             }
-            let kind = if stops { Kind::Stopped } else { Kind::WaitForP };
-            let p = self.waiting(kind, || self.scheduler.safepoint(self, Seat((*m).seat)));
+            let began = self.collector.timeline().begin();
+            let passed = self.scheduler.safepoint(self, Seat((*m).seat));
+            match passed.waited {
+                Some(Waited::Stop) => self.collector.timeline().end(began, Kind::Stopped, [0; 4]),
+                Some(Waited::P) => self.collector.timeline().end(began, Kind::WaitForP, [0; 4]),
+                None => {}
+            }
             // Before anything of the mutator's is written: another thread may be scanning its roots.
             self.scan_own_roots(m);
-            self.sit(m, p);
+            self.sit(m, passed.p);
         }
     }
 
@@ -353,9 +358,9 @@ impl Heap {
         let stands = timeline.begin();
         world.flush_caches(&stopped);
         let result = f(&stopped);
-        timeline.end_stop(stands, Kind::WorldStopped, why);
-        world.resume(stopped);
-        timeline.end_stop(began, Kind::Hold, why);
+        timeline.end_stop(stands, Kind::WorldStopped, why, Instant::now());
+        let resumed = world.resume(stopped);
+        timeline.end_stop(began, Kind::Hold, why, resumed);
         self.scheduler.end_collection();
         // SAFETY: the thread runs again, on the P that it had.
         unsafe { (*(*m).p).check_generation(self.context()) };

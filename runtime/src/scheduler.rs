@@ -14,17 +14,20 @@
 //! - `running == number of seats that are Running`
 //! - `total == free.len() + seats that are Running or Parked`
 //! - while `stopping`, `running` does not grow; the world is stopped when it is 0
+//! - `momentary` implies `stopping`
 //! - with a limit, `total` comes down to it at safepoints; with none, `total >= attached`
 
 mod beside;
 mod fork;
 mod moment;
+mod ps;
+mod stop;
 
 use besom_stats::fatal;
 use besom_stats::sync::{Condvar, Mutex, MutexGuard, lock};
-use moment::{Progress, Stage};
+use moment::Progress;
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the first of those who wait for a P waits before running threads are asked for theirs. Higher: waiting threads starve
 /// longer. Lower: caches change hands more often.
@@ -55,10 +58,8 @@ pub trait House {
     fn create_p(&self, p: PId) -> bool;
     /// Releases everything that an idle P holds, and the P.
     fn destroy_p(&self, p: PId);
-    /// Threads that can run at the same time.
-    fn cpus(&self) -> usize {
-        1
-    }
+    /// Threads that can run at the same time, as far as the house knows.
+    fn cpus(&self) -> usize;
 }
 
 /// How many there are of what, at one moment.
@@ -83,6 +84,24 @@ pub enum Refused {
     NoMemory,
     /// No more seats.
     Full,
+}
+
+/// A thread has passed a safepoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// Its P from there on.
+    pub p: PId,
+    /// What it had to wait for, if anything.
+    pub waited: Option<Waited>,
+}
+
+/// What a thread had to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// The end of a stop, and then perhaps a P.
+    Stop,
+    /// A P.
+    P,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +137,7 @@ struct Inner {
     attached: usize,
     running: usize,
     stopping: bool,
-    /// The stop is a moment's, and each thread has a processor.
+    /// The stop is a moment's, and each thread has a processor, as far as is known.
     momentary: bool,
     /// Marking goes on beside the program: what a P holds must not be given back.
     marking: bool,
@@ -205,19 +224,20 @@ impl Scheduler {
         self.announce(&inner);
     }
 
-    /// What a mutator does when its poll word is set: takes part in a stop, hands its P over. Returns its P.
-    pub fn safepoint(&self, house: &impl House, seat: Seat) -> PId {
+    /// What a mutator does when its poll word is set: takes part in a stop, hands its P over.
+    pub fn safepoint(&self, house: &impl House, seat: Seat) -> Passed {
         let mut inner = lock(&self.inner);
         self.answer(&mut inner, seat);
+        let waited = inner.stopping.then_some(Waited::Stop);
         let mut inner = self.park_while_stopping(inner, seat);
         let hand_over = inner.chair(seat).poll & POLL_HAND_OVER != 0;
         inner.set_poll(house, seat, 0);
         if inner.may_shrink() || (hand_over && !inner.queue.is_empty()) {
             let p = inner.leave(seat, State::Waiting);
             inner.give_back(house, p);
-            return self.wait_for_p(inner, house, seat);
+            return Passed { p: self.wait_for_p(inner, house, seat), waited: waited.or(Some(Waited::P)) };
         }
-        inner.p_of(seat)
+        Passed { p: inner.p_of(seat), waited }
     }
 
     /// The thread is about to wait for something else: its P is free, no stop waits for it.
@@ -306,78 +326,6 @@ impl Scheduler {
         self.resumed.notify_all();
     }
 
-    /// Stops the world for the caller, who is the collector (or walks the heap as if it were), and is Running if it has a
-    /// seat. Who has none is taken to stop it for a moment.
-    pub fn stop(&self, house: &impl House, seat: Option<Seat>) {
-        let mut inner = lock(&self.inner);
-        if inner.stopping {
-            fatal(format_args!("stop: the world is stopped already"));
-        }
-        inner.stopping = true;
-        inner.momentary = seat.is_none() && inner.running < house.cpus();
-        self.progress.set(Stage::Asked);
-        if let Some(seat) = seat {
-            inner.park(seat);
-        }
-        inner.ring_holders(house, POLL_STOP);
-        if inner.momentary && inner.running != 0 {
-            drop(inner);
-            self.progress.look_for(Stage::Stands);
-            inner = lock(&self.inner);
-        }
-        while inner.running != 0 {
-            inner = wait(&self.stopped, inner);
-        }
-    }
-
-    /// Lets the world go on; the caller is Running again, if it has a seat. When that was: threads may get the caller's
-    /// processor as they wake.
-    pub fn resume(&self, house: &impl House, seat: Option<Seat>) -> Instant {
-        let mut inner = lock(&self.inner);
-        inner.stopping = false;
-        if let Some(seat) = seat {
-            inner.run_again(seat);
-        }
-        for n in 0..inner.seats.len() {
-            let seat = Seat(n as u32);
-            let poll = inner.chair(seat).poll & !POLL_STOP;
-            inner.set_poll(house, seat, poll);
-        }
-        inner.destroy_surplus(house);
-        if inner.may_shrink() {
-            // A limit that fell while objects were marked.
-            inner.ring_holders(house, POLL_HAND_OVER);
-        }
-        self.distribute(&mut inner);
-        let now = Instant::now();
-        self.progress.set(Stage::Over);
-        drop(inner);
-        self.resumed.notify_all();
-        now
-    }
-
-    /// While the world is being stopped, the caller, who is Running, parks.
-    fn park_while_stopping<'a>(
-        &'a self,
-        mut inner: MutexGuard<'a, Inner>,
-        seat: Seat,
-    ) -> MutexGuard<'a, Inner> {
-        if inner.stopping {
-            inner.park(seat);
-            self.announce(&inner);
-            if inner.momentary {
-                drop(inner);
-                self.progress.look_for(Stage::Over);
-                inner = lock(&self.inner);
-            }
-            while inner.stopping {
-                inner = wait(&self.resumed, inner);
-            }
-            inner.run_again(seat);
-        }
-        inner
-    }
-
     /// Queues the seat, which holds no P, and waits until it is granted one.
     fn wait_for_p(&self, mut inner: MutexGuard<'_, Inner>, house: &impl House, seat: Seat) -> PId {
         inner.chair(seat).state = State::Waiting;
@@ -443,14 +391,6 @@ impl Scheduler {
             inner.chair(first).turn.notify_one();
         }
     }
-
-    /// Tells who stops the world that nobody runs any more.
-    fn announce(&self, inner: &Inner) {
-        if inner.stopping && inner.running == 0 {
-            self.progress.set(Stage::Stands);
-            self.stopped.notify_all();
-        }
-    }
 }
 
 impl Inner {
@@ -477,55 +417,6 @@ impl Inner {
         let turn = Box::new(Condvar::new());
         self.seats.push(Chair { state: State::Free, p: None, poll: 0, owes: false, since: 0, turn });
         Ok(Seat(self.seats.len() as u32 - 1))
-    }
-
-    /// How many Ps there should be at most.
-    fn most_ps(&self) -> usize {
-        if self.limit == 0 { self.attached } else { self.limit }
-    }
-
-    fn is_surplus(&self) -> bool {
-        self.total > self.most_ps()
-    }
-
-    fn may_shrink(&self) -> bool {
-        self.is_surplus() && !self.stopping && !self.marking
-    }
-
-    /// Makes Ps until there is one for each attached thread, or the limit is reached. At least one exists then.
-    fn create_ps(&mut self, house: &impl House) -> Result<(), Refused> {
-        while self.total < self.most_ps().min(self.attached) {
-            self.free.try_reserve(self.total + 1).map_err(|_| Refused::NoMemory)?;
-            self.vacant.try_reserve(self.total + 1).map_err(|_| Refused::NoMemory)?;
-            let p = self.vacant.pop().unwrap_or(PId(self.next_p));
-            if !house.create_p(p) {
-                if p.0 < self.next_p {
-                    self.vacant.push(p);
-                }
-                // Fewer than wished for will do when the number is limited, but not none.
-                return if self.limit != 0 && self.total > 0 { Ok(()) } else { Err(Refused::NoMemory) };
-            }
-            self.next_p = self.next_p.max(p.0 + 1);
-            self.total += 1;
-            self.free.push(p);
-        }
-        Ok(())
-    }
-
-    fn destroy(&mut self, house: &impl House, p: PId) {
-        house.destroy_p(p);
-        self.total -= 1;
-        self.vacant.push(p);
-    }
-
-    /// Takes a P back from who left it.
-    fn give_back(&mut self, house: &impl House, p: PId) {
-        // A stopped world keeps its Ps, and so does one in which objects are marked: the surplus goes later.
-        if self.may_shrink() {
-            self.destroy(house, p);
-        } else {
-            self.free.push(p);
-        }
     }
 
     /// The seat, which is Running, gives its P out of hand.
@@ -580,14 +471,6 @@ impl Inner {
                 candidates.filter(|(_, c)| c.state == State::Running && c.poll & POLL_HAND_OVER == 0);
             let Some((seat, _)) = running.min_by_key(|(_, c)| c.since) else { return };
             self.add_poll(house, Seat(seat as u32), POLL_HAND_OVER);
-        }
-    }
-
-    /// Destroys idle Ps above the number that there should be. A stopped world keeps its Ps.
-    fn destroy_surplus(&mut self, house: &impl House) {
-        while self.may_shrink() {
-            let Some(p) = self.free.pop() else { return };
-            self.destroy(house, p);
         }
     }
 }

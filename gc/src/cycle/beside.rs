@@ -161,9 +161,9 @@ impl Collector {
     }
 
     fn go_on_after(&self, stop: Stop<'_>, world: &impl World, stops: &mut Stops) {
-        self.timeline.end_stop(stop.stands, Kind::WorldStopped, Why::Mark);
+        self.timeline.end_stop(stop.stands, Kind::WorldStopped, Why::Mark, Instant::now());
         let resumed = world.resume(stop.stopped);
-        self.timeline.end_stop(stop.hold, Kind::Hold, Why::Mark);
+        self.timeline.end_stop(stop.hold, Kind::Hold, Why::Mark, resumed);
         stops.push(stop.stood - stop.asked, resumed - stop.asked);
     }
 
@@ -215,7 +215,7 @@ impl Collector {
             drain_time: asked - rooted,
             ..Marked::default()
         };
-        self.verify(heap, world, &stopped);
+        self.verify(heap, world, &stopped, live);
         self.phase.set(Phase::Idle);
         world.end_marking(&stopped);
         let marking = Marking {

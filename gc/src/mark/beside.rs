@@ -3,9 +3,9 @@
 //! A worker is active while it holds work. When nobody is active and nothing lies in the pile or the deques, marking is
 //! done, if it stays so until the world is stopped: only guests can bring more.
 
+use super::Marker;
 use super::turn::{Turn, Turns};
 use super::worker::Worker;
-use super::{Marker, count_marked};
 use crate::scan::{Shapes, Visitor};
 use crate::timeline::{Kind, Timeline};
 use besom_alloc_core::os::thread_cpu_time;
@@ -283,9 +283,6 @@ impl Lead<'_> {
     /// In the last stop: how much is marked. `born` is what was allocated marked.
     pub fn conclude(&mut self, stopped: &Stopped<'_>, born: Bytes) -> Bytes {
         let shared = &self.marker.shared;
-        if shared.recount.swap(false, Relaxed) {
-            return count_marked(self.heap, stopped);
-        }
-        shared.reports.live() + born - Bytes(shared.twice.swap(0, Relaxed))
+        shared.live(self.heap, stopped, shared.reports.live() + born)
     }
 }

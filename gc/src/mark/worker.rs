@@ -154,7 +154,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     /// Scans until no worker has anything left.
     pub fn drain(&mut self) {
         loop {
-            self.drain_own();
+            self.drain_own(true);
             if let Some(block) = self.deque.and_then(Deque::pop) {
                 self.adopt(block);
                 continue;
@@ -170,7 +170,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
 
     /// Scans about `work` bytes, or until this worker's stack is empty: true.
     pub(super) fn drain_some(&mut self, work: usize) -> bool {
-        self.drain_until(self.done() + work)
+        self.drain_until(self.done() + work, true)
     }
 
     /// Bytes of what this worker has marked and scanned.
@@ -180,13 +180,13 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     }
 
     /// Scans until this worker's stack is empty.
-    fn drain_own(&mut self) {
-        self.drain_until(usize::MAX);
+    fn drain_own(&mut self, shares: bool) {
+        self.drain_until(usize::MAX, shares);
     }
 
-    /// Scans until this worker's stack is empty, true, or until it has done so much.
+    /// Scans until this worker's stack is empty, true, or until it has done so much. `shares`: others may have some of its work.
     #[inline(always)]
-    fn drain_until(&mut self, end: usize) -> bool {
+    fn drain_until(&mut self, end: usize, shares: bool) -> bool {
         self.look_at = self.live;
         // The ring is empty once as many turns have found nothing as it has places.
         let mut empty = 0;
@@ -205,7 +205,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             if old != NOTHING {
                 self.scan(old);
                 empty = 0;
-                if PARALLEL && self.live >= self.look_at && self.look_up(end) {
+                if PARALLEL && self.live >= self.look_at && self.look_up(end, shares) {
                     return false;
                 }
             }
@@ -213,10 +213,10 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         true
     }
 
-    /// Shares work if somebody wants some; whether the worker has done so much.
+    /// Shares work if somebody wants some, and it may; whether the worker has done so much.
     #[inline(never)]
-    fn look_up(&mut self, end: usize) -> bool {
-        if self.shared.termination.wanted() {
+    fn look_up(&mut self, end: usize, shares: bool) -> bool {
+        if shares && self.shared.termination.wanted() {
             self.share();
         }
         self.look_at = self.live + SHARE_EVERY.min(end.saturating_sub(self.done()));
@@ -243,8 +243,9 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             }
             heap.for_each_object(page, span, |offset| {
                 if heap.tables().is_marked(offset) {
+                    // What others had of it, this walk would scan at the same time.
                     self.scan(Entry::new(offset, class.0 + 1));
-                    self.drain_own();
+                    self.drain_own(false);
                 }
             });
         });
@@ -431,6 +432,7 @@ fn starts_small(offset: usize, facts: ClassFacts) -> bool {
 
 impl<const PARALLEL: bool> Drop for Worker<'_, PARALLEL> {
     fn drop(&mut self) {
+        debug_assert!(self.held.is_empty());
         let mut block = self.cursor.block();
         while !block.is_null() {
             // SAFETY: the blocks of the stack are this worker's own.

@@ -284,8 +284,9 @@ impl Ephemerons {
             _ if table.is_marked(table.key(number)) => false,
             // It is in the table or the list: who marks its key, or takes it off the list, sees to it.
             _ if again => true,
+            // Of two who scan it at the same time one has it wait.
+            _ if ephemeron.flag.swap(1, Relaxed) != 0 => true,
             _ => {
-                ephemeron.flag.store(1, Relaxed);
                 // While some who mark do not know of the table yet, it is not for those who do.
                 if self.open.load(Acquire) {
                     !wait(&table, number)

@@ -87,7 +87,8 @@ impl Scheduler {
         {
             inner.run_again(seat);
         }
-        (inner.owed, inner.stopping, inner.collecting, inner.fork) = (0, false, false, Fork::None);
+        (inner.owed, inner.stopping, inner.momentary) = (0, false, false);
+        (inner.collecting, inner.fork) = (false, Fork::None);
         inner.collections += 1;
         inner.destroy_surplus(house);
     }

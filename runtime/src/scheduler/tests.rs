@@ -53,6 +53,11 @@ impl House for Count {
         assert!(self.ps[p.0 as usize].swap(false, SeqCst), "P {} is destroyed twice", p.0);
         self.alive.fetch_sub(1, SeqCst);
     }
+
+    /// As many as there are threads: who waits for a stop looks first.
+    fn cpus(&self) -> usize {
+        usize::MAX
+    }
 }
 
 fn attach(scheduler: &Scheduler, house: &Count) -> (Seat, PId) {
@@ -407,7 +412,7 @@ fn in_a_child_the_others_seats_are_free() {
     assert_eq!(house.vacated.load(SeqCst), 2);
     assert_eq!(scheduler.census(), Census { ps: 2, limit: 2, attached: 1, running: 1, waiting: 0 });
     assert_eq!([own, parked, Seat(2)].map(|seat| house.polled(seat)), [0; 3]);
-    assert_eq!(scheduler.safepoint(house, own), p);
+    assert_eq!(scheduler.safepoint(house, own).p, p);
     // All goes on: another comes and goes, the world is stopped, the last leaves.
     let (other, q) = attach(scheduler, house);
     assert_ne!(q, p);

@@ -116,7 +116,6 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
     /// Back to the worker's own block; its stack is empty, and nobody else marks.
     pub(in crate::mark) fn go_home(&mut self) {
         debug_assert!(self.cursor.filled() == 0 && self.ring.iter().all(|entry| *entry == NOTHING));
-        debug_assert!(self.held.is_empty());
         // SAFETY: the block is this worker's, and the last of its stack.
         unsafe { self.shared.pool.give(self.cursor.block()) };
         self.cursor = Cursor::bottom(self.shared.pool.own(self.index));

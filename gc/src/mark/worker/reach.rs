@@ -1,6 +1,6 @@
 //! How a worker comes to objects: an edge that it is shown, a mark, and a place in the queue.
 
-use super::{Entry, Worker};
+use super::{Entry, ODD_SLOT, Worker};
 use crate::mark::Shared;
 use crate::scan::{Shapes, Visitor};
 use crate::specials::ephemerons::Scanned;
@@ -41,7 +41,7 @@ fn count_twice(heap: &SpanHeap, shared: &Shared, index: usize, twice: u64) {
 }
 
 impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
-    /// Marks what starts at `offset`; true for who did it, of whom there may be two: see [`super::held`].
+    /// Marks what starts at `offset`; true for who did it, of whom there may be several: see [`super::held`].
     ///
     /// Marked at once is what starts a page, as large objects do, which nobody is to scan twice, and everything while ephemerons
     /// are watched, since who waits for a key must see its mark.
@@ -93,7 +93,7 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
         unsafe { self.page_classes.get_unchecked(offset >> PAGE_SHIFT) }.load(Relaxed)
     }
 
-    /// A pointer to an object of this class (+ 1): marked by the first who finds it, who then queues it.
+    /// A pointer to an object of this class (+ 1): who marks it queues it.
     #[inline(always)]
     fn reach(&mut self, offset: usize, encoded_class: u16) {
         if encoded_class < FIRST_SCANNED {
@@ -109,7 +109,7 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
     #[inline(always)]
     fn reach_traced(&mut self, offset: usize, encoded_class: u16) {
         let is_own = encoded_class >= FIRST_OWN;
-        // A trace function is not to see an object twice at the same time; nor is an ephemeron to be scanned so: it would wait twice.
+        // A trace function is not to see an object twice at the same time. Layouts that share spans go the same way.
         let holds = if is_own { self.holds } else { 0 };
         if !self.mark_unless(offset, holds) {
             return;
@@ -187,11 +187,16 @@ impl<const PARALLEL: bool> Visitor for Worker<'_, PARALLEL> {
         }
         // The word may lie in a page that is just becoming a span: the class comes last.
         let class = self.page_classes[offset >> PAGE_SHIFT].load(Acquire);
-        if class == 0 || self.is_marked(offset) {
+        if class == 0 {
             return;
         }
-        if let Some(found) = self.heap.find_in(offset, SpanClass(class - 1)) {
-            self.reach(found.offset, class);
+        let class = SpanClass(class - 1);
+        // No other object's start shares a granule with an object's inside, but where slots are no multiples of it.
+        if self.info(class).facts().slot_bytes != ODD_SLOT && self.is_marked(offset) {
+            return;
+        }
+        if let Some(found) = self.heap.find_in(offset, class) {
+            self.reach(found.offset, class.0 + 1);
         }
     }
 
