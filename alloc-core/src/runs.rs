@@ -14,6 +14,8 @@ use crate::units::PageId;
 use besom_stats::memory_checker;
 use besom_stats::sync::raw::{AtomicU64, Ordering::*};
 
+/// The system's pages, the least that there are.
+const SYSTEM_PAGE: usize = 4096;
 /// Bytes of a run, at least one slot. Higher: a run that is zeroed leaves the L1 cache before the mutator
 /// writes it, and more memory is touched that nobody uses. Lower: more calls of the slow path.
 const RUN_BYTES: usize = 4096;
@@ -69,8 +71,20 @@ impl SpanHeap {
         if span.needs_zero() {
             // SAFETY: the slots are free and the caller owns the span, so nobody else reads or writes them.
             unsafe { std::ptr::write_bytes(self.address(run.start), 0, run.end - run.start) };
+        } else if colour == Colour::Black {
+            self.touch(run);
         }
         Some(run)
+    }
+
+    /// Has the system give a fresh run its memory. A barrier reads a slot before it is written, and what is read first has a page of
+    /// zeroes that all share, which costs another fault to write to, and an interrupt of each processor that knows it.
+    fn touch(&self, run: Run) {
+        let pages = (run.start.next_multiple_of(SYSTEM_PAGE)..run.end).step_by(SYSTEM_PAGE);
+        for offset in pages.chain([run.start]) {
+            // SAFETY: the slots are free and zero, and the caller owns the span.
+            unsafe { self.address(offset).cast::<u64>().write_volatile(0) };
+        }
     }
 
     /// Gives the unused end of a run back: the slots in `unused`, zero still. Of a black one only when nobody marks.
