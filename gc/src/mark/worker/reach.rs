@@ -77,14 +77,6 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
         self.held.set_all(|index, bits| set_marks(marks, heap, shared, index, bits));
     }
 
-    /// Whether the start of an object at `offset` is marked.
-    #[inline(always)]
-    fn is_marked(&self, offset: usize) -> bool {
-        let (index, bit) = mark_word(offset);
-        // SAFETY: as in `encoded_class`.
-        unsafe { self.marks.get_unchecked(index) }.load(Relaxed) & bit != 0
-    }
-
     /// The class + 1 of the page at `offset`; 0 if no span is there.
     #[inline(always)]
     fn encoded_class(&self, offset: usize) -> u16 {
@@ -192,7 +184,7 @@ impl<const PARALLEL: bool> Visitor for Worker<'_, PARALLEL> {
         }
         let class = SpanClass(class - 1);
         // No other object's start shares a granule with an object's inside, but where slots are no multiples of it.
-        if self.info(class).facts().slot_bytes != ODD_SLOT && self.is_marked(offset) {
+        if self.info(class).facts().slot_bytes != ODD_SLOT && self.heap.tables().is_marked(offset) {
             return;
         }
         if let Some(found) = self.heap.find_in(offset, class) {
