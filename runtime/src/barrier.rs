@@ -12,6 +12,7 @@ use crate::status::Result;
 use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::Kind;
 use besom_gc::{Cause, Phase, Visitor};
+use besom_stats::race_detector::release;
 use besom_stats::sync::raw::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -200,6 +201,8 @@ impl Heap {
         // SAFETY: the caller's promise.
         unsafe {
             self.hand_in(m);
+            // A stop meanwhile takes what this thread has refilled, and another is given it.
+            release(self);
             self.scheduler.rest(Seat((*m).seat), WAIT);
             self.come_back(m);
         }
