@@ -18,8 +18,7 @@ CHECKED ?=
 OUT := target/$(if $(CHECKED),checked,c)
 # Where cargo puts its output: the library is taken from there.
 CARGO_OUT := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)/$(if $(CHECKED),debug,release)
-RUST_SOURCES := $(wildcard Cargo.toml Cargo.lock */Cargo.toml stats/src/* alloc-core/src/* alloc-core/src/*/* gc/src/* gc/src/*/* \
-                runtime/src/* runtime/src/*/*)
+RUST_SOURCES := Cargo.toml Cargo.lock $(wildcard */Cargo.toml) $(shell find stats/src alloc-core/src gc/src runtime/src -name '*.rs')
 SCHEME := runtime/examples/scheme
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
