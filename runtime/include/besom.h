@@ -963,7 +963,7 @@ struct besom_cell {
 struct besom_mutator {
     struct besom_cell *cells;   /* of its P; while it has none, cells that serve nothing */
     uint32_t poll;              /* nonzero: somebody wants this thread at a safepoint. Written by other threads */
-    uint32_t barrier;           /* nonzero: stores go through the slow path. Changes at safepoints only */
+    uint32_t barrier;           /* 0: stores just store; 1: unless they overwrite something; else never. Changes at safepoints only */
     struct besom_frame *frames; /* the innermost frame */
 };
 
@@ -1104,9 +1104,21 @@ BESOM_INLINE void besom_store_word(void *slot, uint64_t value)
 #define BESOM_LOOK(slot) ((void)0)
 #endif
 
+/* Whether a store must go through the slow path, as it may overwrite the last way to an object. It overwrites nothing
+ * where an object is filled for the first time. */
+BESOM_INLINE int besom_hands_in(const besom_mutator *m, const void *slot)
+{
+#if defined(__GNUC__)
+    typedef uint64_t __attribute__((may_alias)) word;
+    return m->barrier != 1 || __atomic_load_n((const word *)slot, __ATOMIC_RELAXED) != 0;
+#else
+    return m->barrier != 1 || *(const volatile uint64_t *)slot != 0;
+#endif
+}
+
 BESOM_INLINE void besom_write(besom_mutator *m, void *object, void *slot, void *value)
 {
-    if (BESOM_UNLIKELY(m->barrier != 0)) {
+    if (BESOM_UNLIKELY(m->barrier != 0) && besom_hands_in(m, slot)) {
         BESOM_LOOK(slot);
         besom_write_slow(m, object, slot, value);
     } else {
@@ -1116,7 +1128,7 @@ BESOM_INLINE void besom_write(besom_mutator *m, void *object, void *slot, void *
 
 BESOM_INLINE void besom_write_value(besom_mutator *m, void *object, uint64_t *slot, uint64_t value)
 {
-    if (BESOM_UNLIKELY(m->barrier != 0)) {
+    if (BESOM_UNLIKELY(m->barrier != 0) && besom_hands_in(m, slot)) {
         BESOM_LOOK(slot);
         besom_write_value_slow(m, object, slot, value);
     } else {

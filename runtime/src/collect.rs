@@ -93,7 +93,7 @@ impl World for HeapWorld<'_> {
             // SAFETY: the world is stopped.
             unsafe {
                 Mutator::scan(m).set_grey();
-                Mutator::watch_stores(m, true);
+                Mutator::set_stores(m, heap.stores(true));
             }
         }
     }
@@ -102,7 +102,7 @@ impl World for HeapWorld<'_> {
         self.heap.scheduler.set_marking(false);
         for m in self.rooted() {
             // SAFETY: as above.
-            unsafe { Mutator::watch_stores(m, self.heap.checks_stores()) };
+            unsafe { Mutator::set_stores(m, self.heap.stores(false)) };
         }
     }
 

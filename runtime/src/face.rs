@@ -22,7 +22,7 @@ use besom_alloc_core::span_class::Kind;
 use besom_gc::Cause;
 use besom_gc::timeline::Why;
 use besom_stats::MemStats;
-use besom_stats::sync::raw::{AtomicU64, Ordering::Release};
+use besom_stats::sync::raw::{AtomicU64, Ordering::*};
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -165,10 +165,11 @@ impl<'h> Mutator<'h> {
     pub unsafe fn write(&mut self, object: *const u8, slot: *mut u64, value: u64) {
         // SAFETY: the mutator is this thread's, and not blocked; the caller's promise.
         unsafe {
-            if Raw::watched(self.raw) {
-                stores::store(self.heap, self.raw, object.cast(), slot.cast(), value, "Mutator::write");
+            let word = AtomicU64::from_ptr(slot);
+            if Raw::just_stores(self.raw, || word.load(Relaxed)) {
+                word.store(value, Release);
             } else {
-                AtomicU64::from_ptr(slot).store(value, Release);
+                stores::store(self.heap, self.raw, object.cast(), slot.cast(), value, "Mutator::write");
             }
         }
     }

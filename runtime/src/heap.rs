@@ -5,7 +5,7 @@ use crate::driver::Driver;
 use crate::fork::{self, Forked};
 use crate::handles::Handles;
 use crate::mcache::{Context, P, PCache};
-use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator, NativeStack};
+use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator, NativeStack, Stores};
 use crate::options::{CONCURRENT, Options};
 use crate::p_set::PSet;
 use crate::quarantine;
@@ -20,7 +20,7 @@ use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::span_heap::{Found, SpanHeap};
 use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::Kind as Slice;
-use besom_gc::{Collector, Config, Phase};
+use besom_gc::{Collector, Config};
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use besom_stats::sync::{Held, Mutex, hold, lock};
 use besom_stats::{memory_checker, race_detector};
@@ -144,9 +144,13 @@ impl Heap {
         Ok(heap)
     }
 
-    /// Whether stores take the slow path.
-    pub(crate) fn watches_stores(&self) -> bool {
-        self.checks_stores() || self.collector.phase() != Phase::Idle
+    /// What stores have to do while objects are marked, or are not.
+    pub(crate) fn stores(&self, marking: bool) -> Stores {
+        match (self.checks_stores(), marking) {
+            (true, _) => Stores::Checked,
+            (false, true) => Stores::HandIn,
+            (false, false) => Stores::Free,
+        }
     }
 
     /// Whether stores are checked, and so take the slow path.

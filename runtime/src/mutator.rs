@@ -10,7 +10,7 @@ use crate::scheduler::{POLL_STOP, Seat};
 use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::units::Bytes;
 use besom_gc::scan::{scan_stack, scan_words};
-use besom_gc::{TraceFn, Tracer, Visitor};
+use besom_gc::{Phase, TraceFn, Tracer, Visitor};
 use besom_stats::race_detector::{outside, unwatch};
 use besom_stats::sync::raw::{AtomicU32, AtomicU64, Ordering::*};
 use besom_stats::{fatal, memory_checker};
@@ -66,6 +66,17 @@ pub const COLLECTING: u32 = 0x0c01_1ec7;
 pub const SCANNING: u32 = 0x05ca_4416;
 /// About to fork, and parked for that; in the child, until the heap is taken up there.
 pub const FORKING: u32 = 0x0f04_c1ed;
+
+/// What a store has to do beside storing; the numbers are known to `besom.h`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Stores {
+    Free = 0,
+    /// While objects are marked: what it overwrites is handed in, if it is anything.
+    HandIn = 1,
+    /// The object is checked, and what it overwrites handed in.
+    Checked = 2,
+}
 
 /// A mutator; `besom_mutator` in C. Lies in an array of the heap's, so that its memory outlives the thread.
 ///
@@ -153,7 +164,7 @@ impl Mutator {
         unsafe {
             unwatch(&raw const (*m).poll);
             (*m).cells = NO_CELLS.as_ptr();
-            (*m).barrier.store(u32::from(heap.watches_stores()), Relaxed);
+            (*m).barrier.store(heap.stores(heap.collector.phase() != Phase::Idle) as u32, Relaxed);
             (*m).scan.init();
             (*m).overwritten.init();
             (*m).frames = std::ptr::null();
@@ -193,23 +204,24 @@ impl Mutator {
         unsafe { (*m).poll.load(Relaxed) != 0 }
     }
 
-    /// Whether stores take the slow path.
+    /// Whether a store that overwrites `old` is nothing but a store, as `besom_write` decides it, too.
     ///
     /// # Safety
     /// See [`Self::polled`].
     #[inline(always)]
-    pub(crate) unsafe fn watched(m: *const Mutator) -> bool {
+    pub(crate) unsafe fn just_stores(m: *const Mutator, old: impl FnOnce() -> u64) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { (*m).barrier.load(Relaxed) != 0 }
+        let stores = unsafe { (*m).barrier.load(Relaxed) };
+        stores == Stores::Free as u32 || (stores == Stores::HandIn as u32 && old() == 0)
     }
 
-    /// Whether stores take the slow path from here on; while the thread does not run.
+    /// What stores have to do from here on; while the thread does not run.
     ///
     /// # Safety
     /// See [`Self::polled`].
-    pub(crate) unsafe fn watch_stores(m: *const Mutator, watched: bool) {
+    pub(crate) unsafe fn set_stores(m: *const Mutator, stores: Stores) {
         // SAFETY: the caller's promise.
-        unsafe { (*m).barrier.store(u32::from(watched), Relaxed) };
+        unsafe { (*m).barrier.store(stores as u32, Relaxed) };
     }
 
     /// Whose turn it is to scan the thread's roots.
