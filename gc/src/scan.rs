@@ -101,7 +101,7 @@ pub const PIECE: usize = 128 << 10;
 
 /// Reads a word that the VM may have written in any way, or writes at this moment.
 #[inline(always)]
-unsafe fn read(at: *const usize) -> usize {
+pub(crate) unsafe fn read(at: *const usize) -> usize {
     // SAFETY: the caller's promise: the word is readable, and aligned.
     unsafe { AtomicUsize::from_ptr(at.cast_mut()).load(Relaxed) }
 }

@@ -4,6 +4,7 @@
 mod exchange;
 pub mod held;
 mod reach;
+mod short;
 
 use super::Shared;
 use super::block::{Block, Cursor};
@@ -191,6 +192,14 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         // The ring is empty once as many turns have found nothing as it has places.
         let mut empty = 0;
         while empty < PREFETCH {
+            let odd = self.take_short_way();
+            if odd != NOTHING {
+                self.scan(odd);
+                empty = 0;
+            }
+            if PARALLEL && self.live >= self.look_at && self.look_up(end, shares) {
+                return false;
+            }
             let entry = match self.pop() {
                 Some(entry) => {
                     prefetch(std::ptr::without_provenance(self.base + entry.offset()));

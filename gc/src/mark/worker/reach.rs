@@ -12,10 +12,10 @@ use besom_alloc_core::units::{PAGE_SHIFT, PAGE_SIZE};
 use besom_stats::sync::raw::{AtomicU64, Ordering::*};
 
 /// Class + 1 of the first class whose objects are scanned; below are no span (0) and pointer-free objects.
-const FIRST_SCANNED: u16 = SIZE_CLASS_COUNT as u16 + 1;
+pub(super) const FIRST_SCANNED: u16 = SIZE_CLASS_COUNT as u16 + 1;
 /// Class + 1 of the first class of objects with a trace function. After those come layouts that share spans, ephemerons, and
 /// the layouts' own classes.
-const FIRST_TRACED: u16 = SpanClass::new(Kind::Traced, SizeClass(0)).0 + 1;
+pub(super) const FIRST_TRACED: u16 = SpanClass::new(Kind::Traced, SizeClass(0)).0 + 1;
 /// Class + 1 of the first of these.
 const FIRST_OWN: u16 = FIRST_LAYOUT as u16 + 1;
 const _: () =
@@ -46,7 +46,7 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
     /// Marked at once is what starts a page, as large objects do, which nobody is to scan twice, and everything while ephemerons
     /// are watched, since who waits for a key must see its mark.
     #[inline(always)]
-    fn mark(&mut self, offset: usize) -> bool {
+    pub(super) fn mark(&mut self, offset: usize) -> bool {
         self.mark_unless(offset, self.holds)
     }
 
@@ -79,7 +79,7 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
 
     /// The class + 1 of the page at `offset`; 0 if no span is there.
     #[inline(always)]
-    fn encoded_class(&self, offset: usize) -> u16 {
+    pub(super) fn encoded_class(&self, offset: usize) -> u16 {
         debug_assert!(offset < self.len);
         // SAFETY: the offset is below the reservation's length, and the table has an entry for each page of it.
         unsafe { self.page_classes.get_unchecked(offset >> PAGE_SHIFT) }.load(Relaxed)
@@ -87,7 +87,7 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
 
     /// A pointer to an object of this class (+ 1): who marks it queues it.
     #[inline(always)]
-    fn reach(&mut self, offset: usize, encoded_class: u16) {
+    pub(super) fn reach(&mut self, offset: usize, encoded_class: u16) {
         if encoded_class < FIRST_SCANNED {
             self.reach_noscan(offset, encoded_class);
         } else if encoded_class >= FIRST_TRACED {

@@ -1,0 +1,127 @@
+//! The short way: small objects of values, which most programs have most of, scanned by a loop that keeps what changes at
+//! each object in registers. All else goes the long way, of which this is a part written out: see [`super`] and [`super::reach`].
+
+use super::reach::{FIRST_SCANNED, FIRST_TRACED};
+use super::{CLASS_SHIFT, Cursor, Entry, NOTHING, PREFETCH, Worker};
+use crate::scan::read;
+use besom_alloc_core::heap_tables::{GRANULE, prefetch};
+use besom_alloc_core::size_class::{CLASS_SIZE, SIZE_CLASS_COUNT, SizeClass};
+use besom_alloc_core::span_class::{Kind, SpanClass};
+
+/// Class + 1 of the first class of values, that of large objects.
+const FIRST_VALUES: u16 = SpanClass::new(Kind::Values, SizeClass(0)).0 + 1;
+
+/// Objects of a class are near each other if their offsets differ in this many low bits at most. Higher: objects are scanned before
+/// their lines have come. Lower: the prefetch queue, first in first out, leaves the order of memory.
+const NEAR: u32 = 12;
+
+/// What changes at each object.
+#[derive(Clone, Copy)]
+struct Registers {
+    cursor: Cursor,
+    ring_at: usize,
+    live: usize,
+}
+
+impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
+    /// Scans until the block is empty or the worker is to look up: [`NOTHING`]; or until an object comes that must go the long way.
+    #[inline(always)]
+    pub(super) fn take_short_way(&mut self) -> Entry {
+        let mut at = self.registers();
+        // The last entry that was scanned.
+        let mut last = NOTHING.0;
+        loop {
+            if at.cursor.is_empty() || PARALLEL && at.live >= self.look_at {
+                self.put_back(at);
+                return NOTHING;
+            }
+            at.cursor.0 = at.cursor.0.wrapping_sub(1);
+            // SAFETY: below the cursor lies an entry of this worker's block.
+            let next = Entry(unsafe { at.cursor.0.read() });
+            // What lies near the last one is on its way or there already, and scanned next keeps the order depth first.
+            let entry = if (next.0 ^ last) >> NEAR == 0 {
+                next
+            } else {
+                prefetch(std::ptr::without_provenance(self.base + next.offset()));
+                let entry = std::mem::replace(&mut self.ring[at.ring_at % PREFETCH], next);
+                at.ring_at = at.ring_at.wrapping_add(1);
+                if entry == NOTHING {
+                    continue;
+                }
+                entry
+            };
+            last = entry.0;
+            let class = ((entry.0 >> CLASS_SHIFT) as usize).wrapping_sub(FIRST_VALUES.into());
+            if class >= SIZE_CLASS_COUNT {
+                self.put_back(at);
+                return entry;
+            }
+            let bytes = CLASS_SIZE[class] as usize;
+            // Large objects have 0 bytes here, and what else is odd is told by `scan`.
+            if bytes == 0 || !(entry.0 as usize | bytes | self.watch).is_multiple_of(GRANULE) {
+                self.put_back(at);
+                return entry;
+            }
+            at.live += bytes;
+            let start = std::ptr::with_exposed_provenance::<usize>(self.base + entry.offset());
+            let encoding = &self.shapes.encoding;
+            for i in (0..bytes / 8).rev() {
+                // SAFETY: the words of an allocated slot; nothing is freed while anybody marks.
+                let word = unsafe { read(start.add(i)) } as u64;
+                if word & encoding.mask == encoding.tag {
+                    self.follow(&mut at, (word & encoding.address) as usize);
+                }
+            }
+        }
+    }
+
+    /// An edge.
+    #[inline(always)]
+    fn follow(&mut self, at: &mut Registers, address: usize) {
+        let offset = address.wrapping_sub(self.base);
+        if offset >= self.len {
+            return;
+        }
+        let class = self.encoded_class(offset);
+        if class <= 1 || class >= FIRST_TRACED {
+            self.put_back(*at);
+            self.reach_else(offset, class);
+            *at = self.registers();
+            return;
+        }
+        if !self.mark(offset) {
+            return;
+        }
+        if class < FIRST_SCANNED {
+            at.live += CLASS_SIZE[usize::from(class) - 1] as usize;
+        } else if at.cursor.is_full() {
+            self.put_back(*at);
+            self.push_late(Entry::new(offset, class));
+            *at = self.registers();
+        } else {
+            // SAFETY: the cursor is inside this worker's block.
+            unsafe { at.cursor.0.write(Entry::new(offset, class).0) };
+            at.cursor.0 = at.cursor.0.wrapping_add(1);
+        }
+    }
+
+    #[inline(never)]
+    fn reach_else(&mut self, offset: usize, class: u16) {
+        self.reach(offset, class);
+    }
+
+    #[inline(never)]
+    fn push_late(&mut self, entry: Entry) {
+        self.push(entry);
+    }
+
+    #[inline(always)]
+    fn registers(&self) -> Registers {
+        Registers { cursor: self.cursor, ring_at: self.ring_at, live: self.live }
+    }
+
+    #[inline(always)]
+    fn put_back(&mut self, at: Registers) {
+        (self.cursor, self.ring_at, self.live) = (at.cursor, at.ring_at, at.live);
+    }
+}
