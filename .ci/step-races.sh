@@ -51,9 +51,10 @@ for race in counter:race_on_a_counter object:race_on_an_object walk:visit trace:
     helgrind "$work/plain" "${race%:*}" >"$work/log" 2>&1
     verdict "a planted race is found: ${race%:*} (helgrind)" 66 $? "$work/log" "${race#*:} .*planted\.c"
 done
-for none in exit stop; do
+for none in exit stop fill; do
     TSAN_OPTIONS=exitcode=66 timeout 300 "$work/tsan" $none >"$work/log" 2>&1
     verdict "no race is found: $none (ThreadSanitizer)" 0 $? "$work/log"
+    [ $none = fill ] && continue # helgrind sees the store in the library, and the trace function's read
     helgrind "$work/plain" $none >"$work/log" 2>&1
     verdict "no race is found: $none (helgrind)" 0 $? "$work/log"
 done

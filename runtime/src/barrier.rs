@@ -28,6 +28,17 @@ const DEBT_MOST: i64 = 256 << 10;
 /// How long a mutator waits that cannot pay, before it looks again.
 const WAIT: Duration = Duration::from_micros(200);
 
+/// What a store has to do beside storing; the numbers are known to `besom.h`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Stores {
+    Free = 0,
+    /// While objects are marked: what it overwrites is handed in, if it is anything.
+    HandIn = 1,
+    /// All go through the library: their objects are checked; or a race detector is not to see them beside the VM's trace function.
+    Call = 2,
+}
+
 impl Heap {
     /// The mutator is about to overwrite `word`, which is a pointer or a value, or has got hold of an object in a way that is
     /// no edge: while objects are marked, it is kept.

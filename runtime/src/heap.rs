@@ -1,11 +1,12 @@
 //! A heap: the value that holds everything else.
 
+use crate::barrier::Stores;
 use crate::cells::NO_CELLS;
 use crate::driver::Driver;
 use crate::fork::{self, Forked};
 use crate::handles::Handles;
 use crate::mcache::{Context, P, PCache};
-use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator, NativeStack, Stores};
+use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator, NativeStack};
 use crate::options::{CONCURRENT, Options};
 use crate::p_set::PSet;
 use crate::quarantine;
@@ -147,9 +148,10 @@ impl Heap {
     /// What stores have to do while objects are marked, or are not.
     pub(crate) fn stores(&self, marking: bool) -> Stores {
         match (self.checks_stores(), marking) {
-            (true, _) => Stores::Checked,
-            (false, true) => Stores::HandIn,
+            (true, _) => Stores::Call,
             (false, false) => Stores::Free,
+            (false, true) if race_detector::is_present() => Stores::Call,
+            (false, true) => Stores::HandIn,
         }
     }
 

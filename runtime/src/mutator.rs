@@ -1,5 +1,6 @@
 //! A mutator: an attached thread, as C sees it and as the collector does.
 
+use crate::barrier::Stores;
 use crate::cells::{Cell as AllocationCell, NO_CELLS};
 use crate::heap::Heap;
 use crate::mcache::P;
@@ -67,17 +68,6 @@ pub const SCANNING: u32 = 0x05ca_4416;
 /// About to fork, and parked for that; in the child, until the heap is taken up there.
 pub const FORKING: u32 = 0x0f04_c1ed;
 
-/// What a store has to do beside storing; the numbers are known to `besom.h`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum Stores {
-    Free = 0,
-    /// While objects are marked: what it overwrites is handed in, if it is anything.
-    HandIn = 1,
-    /// The object is checked, and what it overwrites handed in.
-    Checked = 2,
-}
-
 /// A mutator; `besom_mutator` in C. Lies in an array of the heap's, so that its memory outlives the thread.
 ///
 /// The first four fields are C's. `poll` is written by other threads, `state` read by them; all else belongs to
@@ -142,6 +132,7 @@ const _: () =
 const _: () =
     assert!(std::mem::offset_of!(Mutator, frames) == 16 && std::mem::offset_of!(Mutator, cells) == 0);
 const _: () = assert!(size_of::<Frame>() == 24);
+const _: () = assert!(Stores::Free as u32 == 0 && Stores::HandIn as u32 == 1 && Stores::Call as u32 == 2);
 
 /// The calling thread, as the system numbers it.
 pub(crate) fn current_tid() -> u64 {

@@ -1,5 +1,6 @@
 /* The header against itself and against the library: numbers, layouts, class tables. */
 #include "check.h"
+#include <sys/wait.h>
 
 BESOM_STATIC_ASSERT(sizeof(besom_stats) == (23 + 2 * BESOM_SIZE_CLASSES) * 8, "besom_stats has no holes");
 BESOM_STATIC_ASSERT(sizeof(besom_mem_stats) == (27 + 2 * BESOM_PAUSES + 3 * BESOM_SIZE_CLASSES) * 8, "besom_mem_stats");
@@ -165,6 +166,43 @@ static void macros_count(void)
     check_heap_end(heap, m);
 }
 
+/* What the library's part of a mutator begins with: none, so that its slow paths name it and abort. */
+static union {
+    struct besom_mutator inline_part;
+    char room[4096];
+} nobody;
+
+/* Whether a store over old, with the barrier so, is made inline; else it calls. */
+static int is_inline(uint32_t barrier, uint64_t old, int value)
+{
+    int status = 0;
+    pid_t child;
+    fflush(NULL);
+    child = fork();
+    NEED(child >= 0);
+    if (child == 0) {
+        uint64_t slot = old;
+        NEED(freopen("/dev/null", "w", stderr) != NULL);
+        nobody.inline_part.barrier = barrier;
+        if (value) besom_write_value(&nobody.inline_part, NULL, &slot, 42);
+        else besom_write(&nobody.inline_part, NULL, &slot, (void *)42);
+        _exit(slot == 42 ? 0 : 1);
+    }
+    NEED(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) ? WEXITSTATUS(status) == 0 : WTERMSIG(status) == SIGABRT);
+    return WIFEXITED(status);
+}
+
+static void stores_call_when_they_must(void)
+{
+    int value;
+    for (value = 0; value < 2; value++) {
+        CHECK(is_inline(0, 0, value) && is_inline(0, 16, value));
+        CHECK(is_inline(1, 0, value) && !is_inline(1, 16, value) && !is_inline(1, (uint64_t)1 << 63, value));
+        CHECK(!is_inline(2, 0, value) && !is_inline(2, 16, value));
+    }
+}
+
 int main(void)
 {
     RUN(version_matches);
@@ -174,5 +212,6 @@ int main(void)
     RUN(class_tables_are_consistent);
     RUN(classes_agree_with_the_library);
     RUN(macros_count);
+    RUN(stores_call_when_they_must);
     return check_done();
 }

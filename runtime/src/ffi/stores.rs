@@ -41,7 +41,7 @@ pub(crate) unsafe fn store(
     }
 }
 
-/// `besom_write`, when stores are watched.
+/// `besom_write`, when it overwrites something while objects are marked, or all stores are to call.
 ///
 /// # Safety
 /// `m` must be a mutator, `slot` a word of `object` or of a root range.
@@ -59,7 +59,7 @@ pub unsafe extern "C" fn besom_write_slow(
     }
 }
 
-/// `besom_write_value`, when stores are watched.
+/// `besom_write_value`, likewise.
 ///
 /// # Safety
 /// As for [`besom_write_slow`].

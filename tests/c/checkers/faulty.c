@@ -239,6 +239,17 @@ static void store_watched(void)
     besom_write(m, NULL, &p->next, NULL); /* FAULT:store_watched */
 }
 
+/* While objects are marked a store looks itself whether it overwrites something. */
+static void store_marked(void)
+{
+    node *p = (node *)besom_alloc(m, sizeof *p, BESOM_VALUES);
+    stale = p;
+    die();
+    m->barrier = 1;
+    besom_write(m, NULL, &p->next, NULL); /* FAULT:store_marked */
+    m->barrier = 0;
+}
+
 static void heap_freed(void)
 {
     uint64_t *p = (uint64_t *)besom_alloc(m, 48, BESOM_NOSCAN);
@@ -257,7 +268,8 @@ int main(int count, char **arguments)
         CASE(small_read),      CASE(small_write),  CASE(large_read),    CASE(large_write),  CASE(layout_read),
         CASE(layout_write),    CASE(array_read),   CASE(range_write),   CASE(tiny_read),    CASE(tiny_write),
         CASE(never_allocated), CASE(large_overrun), CASE(array_overrun), CASE(swept_beside), CASE(released_read),
-        CASE(neighbours_live), CASE(reused_late),  CASE(traced),        CASE(store_watched), CASE(heap_freed),
+        CASE(neighbours_live), CASE(reused_late),  CASE(traced),        CASE(store_watched), CASE(store_marked),
+        CASE(heap_freed),
     };
     besom_options options;
     size_t i;

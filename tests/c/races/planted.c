@@ -1,10 +1,10 @@
 /* Races of a program's own, beside calls of the library and in functions that it calls: what .ci/step-races.sh expects
  * both detectors to report, by the name of the function in which they happen. And what is none, of which there is nothing to
  * report: an end in the midst of a call, and what a stop keeps in order.
- * usage: planted counter|object|walk|trace|roots|heap_roots|exit|stop */
+ * usage: planted counter|object|walk|trace|roots|heap_roots|exit|stop|fill */
 #include "../check.h"
 
-enum { ROUNDS = 200000, CALLS = 100 };
+enum { ROUNDS = 200000, CALLS = 100, SLOTS = 512 };
 static besom_heap *heap;
 static long counter;
 static uint64_t *object;
@@ -31,10 +31,16 @@ static const char *race;
 
 static void trace(besom_tracer *tracer, void *o, void *data)
 {
-    (void)tracer, (void)data;
+    int i;
+    (void)data;
     if (strcmp(race, "stop") == 0) {
         /* Any thread that marks, and the object any thread's: all of them have stopped. */
         ((uint64_t *)o)[1] += ((uint64_t *)o)[0];
+        return;
+    }
+    if (strcmp(race, "fill") == 0) {
+        /* As the guide has it. (roots: NULL.) */
+        for (i = 0; o != NULL && i < SLOTS; i++) besom_trace(tracer, ((void **)o)[i]);
         return;
     }
     race_on_a_counter();
@@ -69,6 +75,16 @@ static void *beside(void *unused)
             mine[0] = (uint64_t)i + 1;
             NEED((kept = besom_handle_new(m, mine)) != NULL);
             if (i % 1000 == 0) NEED(besom_collect(m) == BESOM_OK);
+        }
+        if (strcmp(race, "fill") == 0) {
+            /* Slots that are empty, of an object that another thread may be tracing. */
+            if (i % SLOTS == 0) {
+                if (kept != NULL) besom_handle_free(heap, kept);
+                NEED((kept = besom_handle_new(m, besom_alloc(m, SLOTS * 8, BESOM_TRACED))) != NULL);
+            }
+            void **filled = (void **)besom_handle_get(m, kept);
+            besom_write(m, filled, &filled[i % SLOTS], filled);
+            if (i % 2000 == 0) NEED(besom_collect(m) == BESOM_OK);
         }
         NEED(besom_alloc(m, 32, BESOM_VALUES) != NULL);
     }
