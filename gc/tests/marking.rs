@@ -364,12 +364,62 @@ const WORDS: usize = PIECE / 8;
 /// Arrays that lead to one more each, in the word that is scanned last and followed first; all other words lead to
 /// objects, which wait: more than the least queue has entries. The last array leads to `last`.
 fn steps(yard: &mut Yard, last: *mut u64) -> *mut u64 {
-    (0..STEPS).fold(last, |below, _| {
-        let array = yard.alloc(PIECE, Kind::Values);
+    steps_of(yard, STEPS, PIECE, last)
+}
+
+/// The same of any arrays.
+fn steps_of(yard: &mut Yard, steps: usize, bytes: usize, last: *mut u64) -> *mut u64 {
+    (0..steps).fold(last, |below, _| {
+        let array = yard.alloc(bytes, Kind::Values);
         write(array, 0, below);
-        (1..WORDS).for_each(|n| write(array, n, yard.alloc(16, Kind::Values)));
+        let kind = |n| if n % 2 == 0 { Kind::Values } else { Kind::Traced };
+        (1..bytes / 8).for_each(|n| write(array, n, yard.alloc(16, kind(n))));
         array
     })
+}
+
+/// Bytes of the largest small objects, and as many arrays of that size as [`STEPS`] are of pieces.
+const SMALL: usize = 32 << 10;
+const SMALL_STEPS: usize = STEPS * PIECE / SMALL;
+
+#[test]
+fn a_small_object_fills_more_than_a_block() {
+    for (workers, last_live) in [(1, Bytes(0)), (3, MANY)] {
+        let mut yard = Yard::new(Encoding::default(), None);
+        let leaf = yard.alloc(16, Kind::Values);
+        // The first comes from the roots, the others from the stack.
+        let top = steps_of(&mut yard, 3, SMALL, leaf);
+        let marker = Marker::new(workers, Bytes(1 << 30)).expect("a marker");
+        let found = mark(&mut yard, &marker, last_live, &[top]);
+        assert_eq!(marked(&mut yard), 3 * SMALL / 8 + 1, "{workers} workers");
+        assert_eq!(verified(&yard, &[top]), Some(3 * SMALL / 8 + 1));
+        assert_eq!(found.live, Bytes(3 * (SMALL + (SMALL / 8 - 1) * 16) + 16), "{workers} workers");
+    }
+}
+
+#[test]
+fn what_waits_too_deep_in_small_objects_is_found_again() {
+    let mut yard = Yard::new(Encoding::default(), None);
+    let (last, leaf) = (yard.alloc(SMALL, Kind::Values), yard.alloc(16, Kind::Values));
+    write(last, SMALL / 8 - 1, leaf);
+    let top = steps_of(&mut yard, SMALL_STEPS, SMALL, last);
+    let marker = Marker::new(1, QUEUE_LEAST).expect("a marker");
+    let found = mark(&mut yard, &marker, Bytes(0), &[top]);
+    assert_eq!(verified(&yard, &[top]), Some(SMALL_STEPS * SMALL / 8 + 2));
+    assert_eq!(found.live, Bytes(SMALL_STEPS * (SMALL + (SMALL / 8 - 1) * 16) + SMALL + 16));
+}
+
+#[test]
+fn an_exact_pointer_into_an_object_is_named_when_the_queue_is_full_of_small_objects() {
+    let parts =
+        ["besom: zombie: 0x", "is reached by an exact pointer, and lies 8 bytes inside the object at 0x"];
+    dies("an_exact_pointer_into_an_object_is_named_when_the_queue_is_full_of_small_objects", &parts, || {
+        let mut yard = Yard::new(Encoding::default(), None);
+        let small = yard.alloc(48, Kind::Values);
+        let top = steps_of(&mut yard, SMALL_STEPS, SMALL, small.wrapping_byte_add(8));
+        let marker = Marker::new(1, QUEUE_LEAST).expect("a marker");
+        mark(&mut yard, &marker, Bytes(0), &[top]);
+    });
 }
 
 #[test]

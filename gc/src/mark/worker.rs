@@ -192,6 +192,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
         // The ring is empty once as many turns have found nothing as it has places.
         let mut empty = 0;
         while empty < PREFETCH {
+            // It puts entries into the ring only if the stack is not empty, and then `empty` is 0.
             let odd = self.take_short_way();
             if odd != NOTHING {
                 self.scan(odd);
@@ -202,6 +203,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             }
             let entry = match self.pop() {
                 Some(entry) => {
+                    empty = 0;
                     prefetch(std::ptr::without_provenance(self.base + entry.offset()));
                     entry
                 }

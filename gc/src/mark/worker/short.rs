@@ -11,8 +11,14 @@ use besom_alloc_core::span_class::{Kind, SpanClass};
 /// Class + 1 of the first class of values, that of large objects.
 const FIRST_VALUES: u16 = SpanClass::new(Kind::Values, SizeClass(0)).0 + 1;
 
-/// Objects of a class are near each other if their offsets differ in this many low bits at most. Higher: objects are scanned before
-/// their lines have come. Lower: the prefetch queue, first in first out, leaves the order of memory.
+/// Class + 1 of large objects without pointers; below it is no span.
+const LARGE_NOSCAN: u16 = SpanClass::new(Kind::NoScan, SizeClass(0)).0 + 1;
+// Above it are the small ones without pointers, the conservative ones, and the values.
+const _: () = assert!(LARGE_NOSCAN == 1 && FIRST_VALUES + SIZE_CLASS_COUNT as u16 == FIRST_TRACED);
+const _: () = assert!(FIRST_SCANNED == LARGE_NOSCAN + SIZE_CLASS_COUNT as u16);
+
+/// Objects of a class are near each other if their offsets differ in so many low bits at most: they lie in the same 4 KiB. Higher:
+/// objects are scanned before their lines have come. Lower: the prefetch queue, first in first out, leaves the order of memory.
 const NEAR: u32 = 12;
 
 /// What changes at each object.
@@ -38,7 +44,8 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
             at.cursor.0 = at.cursor.0.wrapping_sub(1);
             // SAFETY: below the cursor lies an entry of this worker's block.
             let next = Entry(unsafe { at.cursor.0.read() });
-            // What lies near the last one is on its way or there already, and scanned next keeps the order depth first.
+            // What lies near the last one is mostly there already: it is of few lines, and the processor fetches ahead. Scanned
+            // at once, the order stays depth first.
             let entry = if (next.0 ^ last) >> NEAR == 0 {
                 next
             } else {
@@ -63,7 +70,7 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
                 return entry;
             }
             at.live += bytes;
-            let start = std::ptr::with_exposed_provenance::<usize>(self.base + entry.offset());
+            let start = self.heap.address(entry.offset()).cast_const().cast::<usize>();
             let encoding = &self.shapes.encoding;
             for i in (0..bytes / 8).rev() {
                 // SAFETY: the words of an allocated slot; nothing is freed while anybody marks.
@@ -75,15 +82,16 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
         }
     }
 
-    /// An edge.
+    /// An edge. No ephemeron is watched here, so nobody need be woken.
     #[inline(always)]
     fn follow(&mut self, at: &mut Registers, address: usize) {
+        debug_assert!(self.watch == 0);
         let offset = address.wrapping_sub(self.base);
         if offset >= self.len {
             return;
         }
         let class = self.encoded_class(offset);
-        if class <= 1 || class >= FIRST_TRACED {
+        if class <= LARGE_NOSCAN || class >= FIRST_TRACED {
             self.put_back(*at);
             self.reach_else(offset, class);
             *at = self.registers();
