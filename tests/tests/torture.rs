@@ -37,7 +37,7 @@ fn options(rng: &mut Rng, omit: Omit) -> Options {
 }
 
 /// What came of a round.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Came {
     cycles: u64,
     moves: u64,
@@ -45,6 +45,16 @@ struct Came {
     taken_back: u64,
     dead: u64,
     finalized: u64,
+}
+
+impl Came {
+    fn add(&mut self, more: &Came) {
+        self.cycles += more.cycles;
+        self.moves += more.moves;
+        self.taken_back += more.taken_back;
+        self.dead += more.dead;
+        self.finalized += more.finalized;
+    }
 }
 
 fn round(seed: u64, omit: Omit, length: Duration) -> Came {
@@ -95,15 +105,17 @@ fn the_last_pointer_is_never_lost() {
     let seed = number_from_env("BESOM_STRESS_SEED", u64::from(std::process::id()) ^ 0x7047);
     println!("BESOM_STRESS_SEED={seed}");
     let end = Instant::now() + Duration::from_secs(seconds);
-    let mut n = 0;
+    let (mut n, mut all) = (0, Came::default());
     while n < 3 || Instant::now() < end {
         abort_on_panic(format!("BESOM_STRESS_SEED={seed}, failed in round {n} (round 0 of {})", seed + n));
         let came = round(seed + n, Omit::Nothing, ROUND);
-        assert!(came.cycles > 10 && came.moves > 10_000, "{came:?}");
-        assert!(came.taken_back > 100 && came.dead > 10 && came.finalized > 10, "{came:?}");
         println!("round {n}: {came:?}");
+        all.add(&came);
         n += 1;
     }
+    // In sum: a round may meet a machine that is busy with something else.
+    assert!(all.cycles > 30 && all.moves > 30_000, "{all:?}");
+    assert!(all.taken_back > 300 && all.dead > 30 && all.finalized > 30, "{all:?}");
 }
 
 const CHILD: &str = "TORTURE_OMIT";
