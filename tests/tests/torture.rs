@@ -113,9 +113,9 @@ fn the_last_pointer_is_never_lost() {
         all.add(&came);
         n += 1;
     }
-    // In sum: a round may meet a machine that is busy with something else.
-    assert!(all.cycles > 30 && all.moves > 30_000, "{all:?}");
-    assert!(all.taken_back > 300 && all.dead > 30 && all.finalized > 30, "{all:?}");
+    // In the mean of the rounds: one may meet a machine that is busy with something else.
+    assert!(all.cycles > 10 * n && all.moves > 10_000 * n, "{n} rounds: {all:?}");
+    assert!(all.taken_back > 100 * n && all.dead > 10 * n && all.finalized > 10 * n, "{n} rounds: {all:?}");
 }
 
 const CHILD: &str = "TORTURE_OMIT";
