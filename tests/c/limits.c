@@ -140,6 +140,15 @@ static void tiny_limits_fail_softly(void)
     }
 }
 
+/* For what is asked of a soft limit. Memcheck runs one thread at a time, so a collector beside the program may get no turn for
+ * long, and the limit is passed or cycles come late; there the world is stopped. */
+static void options_for_a_soft_limit(besom_options *o)
+{
+    besom_options_init(o);
+    o->scan_native_stacks = 0;
+    if (check_watched()) o->mode = BESOM_STOP_THE_WORLD;
+}
+
 static void the_soft_limit_holds_by_collecting(void)
 {
     besom_options o;
@@ -148,8 +157,7 @@ static void the_soft_limit_holds_by_collecting(void)
     besom_stats stats;
     node *head = NULL;
     long i;
-    besom_options_init(&o);
-    o.scan_native_stacks = 0;
+    options_for_a_soft_limit(&o);
     o.gc_percent = 10000; /* would let it grow to 100 times the live bytes */
     o.memory_limit = 48 * MIB;
     heap = check_heap(&o, &m);
@@ -228,13 +236,16 @@ static void gc_percent_paces(void)
 /* A soft limit that cannot be kept makes for many cycles, not for one at each allocation; 0 takes it away. */
 static void a_soft_limit_may_be_below_what_is_live(void)
 {
+    besom_options o;
     besom_mutator *m;
-    besom_heap *heap = check_heap(NULL, &m);
+    besom_heap *heap;
     const size_t mib = check_short() ? 16 : 128;
     besom_stats a, b;
     uint64_t unlimited;
     node *head = NULL, *n;
     long i, count = 0;
+    options_for_a_soft_limit(&o);
+    heap = check_heap(&o, &m);
     BESOM_FRAME(m, &head);
     for (i = 0; i < 1024; i++) {
         n = (node *)besom_alloc(m, sizeof *n, BESOM_VALUES);
