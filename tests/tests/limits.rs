@@ -248,12 +248,21 @@ fn the_soft_limit_collects_sooner() {
     assert!(cycles < 64, "{cycles} cycles while 32 MiB grew past a limit of 16 MiB");
 }
 
-/// The collector's threads are late then: they share processors with others. So more than the 5 % of a quiet machine is allowed
-/// (8 % over was seen once); where nobody waits for them, it is as much again as the limit.
+/// The collector's threads are late then: they share processors with others. One run of three is enough, since the system may
+/// keep the leader of a cycle waiting for longer than anybody waits for it: 101 to 105 % of the limit, 108 % once. Without
+/// assists and waits it is 106 to 118 %, and the test failed in eight of ten runs.
 #[test]
 fn the_soft_limit_holds_on_a_busy_machine() {
     let _alone = alone();
     let limit = 48 * MIB;
+    let peaks: Vec<usize> = (0..3).map(|_| peak_on_a_busy_machine(limit)).collect();
+    assert!(
+        peaks.iter().any(|peak| *peak <= limit * 21 / 20),
+        "1 GiB of garbage beside 8 MiB: peaks of {peaks:?}"
+    );
+}
+
+fn peak_on_a_busy_machine(limit: usize) -> usize {
     let heap = Heap::new(&Options { gc_percent: 10_000, memory_limit: limit, ..precise() }).expect("a heap");
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -277,8 +286,7 @@ fn the_soft_limit_holds_on_a_busy_machine() {
         over.store(true, Relaxed);
         assert_eq!(length(&head), 8 << 10);
     });
-    let s = heap.stats();
-    assert!(s.peak_footprint as usize <= limit * 5 / 4, "1 GiB of garbage beside 8 MiB: {s:?}");
+    heap.stats().peak_footprint as usize
 }
 
 #[test]
