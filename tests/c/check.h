@@ -7,6 +7,7 @@
 #endif
 #include <besom.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -140,6 +141,13 @@ static inline size_t check_statm(int field)
     NEED(f != NULL && fscanf(f, "%lu %lu", &pages[0], &pages[1]) == 2);
     fclose(f);
     return pages[field] * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Before a test that compares address spaces: how many arenas of 64 MiB glibc's malloc maps depends on how many threads
+ * happen to call it at the same moment, so all of them share one. */
+static inline void check_one_arena(void)
+{
+    NEED(mallopt(M_ARENA_MAX, 1) == 1);
 }
 
 static inline int check_lines(const char *path)

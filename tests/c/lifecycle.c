@@ -100,6 +100,7 @@ static void several_at_once_share_nothing(void)
 
 int main(void)
 {
+    check_one_arena();
     RUN(several_at_once_share_nothing);
     RUN(ten_thousand_lives);
     return check_done();

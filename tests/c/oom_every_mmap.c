@@ -198,6 +198,7 @@ static void all_fail_from_each_call_on(void) { fail(1000000000); }
 
 int main(void)
 {
+    check_one_arena();
     RUN(each_call_fails_once);
     RUN(all_fail_from_each_call_on);
     return check_done();
