@@ -4,7 +4,7 @@
 //! goal    = live + (live + roots + specials) * percent / 100 - its tables,  at least MIN_HEAP * percent / 100
 //! limit   = memory limit - what the heap holds beside live objects
 //! goal    = min(goal, max(limit, live + least runway))
-//! trigger = goal - runway, between 70 and 95 percent of the way there; the goal itself, if marking stops the world
+//! trigger = goal - runway, between 80 and 95 percent of the way there; the goal itself, if marking stops the world
 //! ```
 //!
 //! The tables beside the heap (2.4 %) count as growth: who sets the percentage means memory.

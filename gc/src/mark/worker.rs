@@ -22,7 +22,7 @@ use held::Held;
 
 /// Objects between their prefetch and their scan; a power of two. Higher: lines are evicted before they are used,
 /// and the order leaves depth first. Lower: the scan waits for memory.
-const PREFETCH: usize = 8;
+const PREFETCH: usize = 16;
 /// Bytes that are scanned between two looks at whether somebody wants work. Higher: thieves wait. Lower: a shared line is read
 /// more often.
 const SHARE_EVERY: usize = 4 << 10;

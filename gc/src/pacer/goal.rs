@@ -15,7 +15,7 @@ const RUNWAY_SHARE: u64 = 16;
 const RUNWAY_LEAST: u64 = 256 << 10;
 /// A cycle starts no sooner than after this share of the growth, in percent. Higher: a program that allocates fast
 /// assists more. Lower: it is collected all the time, and what it allocates meanwhile counts as live.
-const TRIGGER_LEAST: u64 = 70;
+const TRIGGER_LEAST: u64 = 80;
 /// And no later than this share of the growth before the goal, or [`MIN_HEAP`], whichever is less. Higher: heaps
 /// with little to mark end below their goal. Lower: the first assists of a cycle are steep.
 const TRIGGER_MARGIN: u64 = 20;

@@ -150,7 +150,7 @@ fn the_trigger_leaves_the_runway_that_was_seen() {
     pacer.end_cycle(end(40 << 20, 0));
     let growth = pacer.goal() - (40 << 20);
     // Not known yet: as early as it may be.
-    assert_eq!(pacer.trigger(), (40 << 20) + growth / 100 * 70);
+    assert_eq!(pacer.trigger(), (40 << 20) + growth / 100 * 80);
     paced(&pacer);
     assert_eq!(pacer.trigger(), pacer.goal() - (3 << 20));
     let live = pacer.live() as i64;
@@ -163,7 +163,7 @@ fn the_trigger_leaves_the_runway_that_was_seen() {
     pacer.set_percent(1000);
     assert_eq!(pacer.trigger(), pacer.goal() - (4 << 20));
     pacer.set_percent(10);
-    assert_eq!(pacer.trigger(), (40 << 20) + (pacer.goal() - (40 << 20)) / 100 * 70);
+    assert_eq!(pacer.trigger(), (40 << 20) + (pacer.goal() - (40 << 20)) / 100 * 80);
     // Collections on request only.
     pacer.set_percent(0);
     assert_eq!(pacer.trigger(), u64::MAX);
@@ -363,7 +363,7 @@ fn sweeping_is_done_when_the_next_cycle_starts() {
     let pacer = Pacer::new(100, Bytes(0), Bytes(0), CPUS);
     pacer.end_cycle(end(40 << 20, 1000));
     assert_eq!(sweep_until_due(&pacer), 1000);
-    assert!(pacer.live() < pacer.goal() - (8 << 20));
+    assert!(pacer.live() < pacer.goal() - (7 << 20));
 }
 
 #[test]

@@ -20,6 +20,9 @@ const _: () = assert!(FIRST_SCANNED == LARGE_NOSCAN + SIZE_CLASS_COUNT as u16);
 /// Objects of a class are near each other if their offsets differ in so many low bits at most: they lie in the same 4 KiB. Higher:
 /// objects are scanned before their lines have come. Lower: the prefetch queue, first in first out, leaves the order of memory.
 const NEAR: u32 = 12;
+/// The largest objects, in bytes, for which it counts whether they are near. Higher: what is near is in a line of its own that has not
+/// come. Lower: small objects, which share lines, leave the order of memory.
+const NEAR_BYTES: usize = 16;
 
 /// What changes at each object.
 #[derive(Clone, Copy)]
@@ -34,7 +37,7 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
     #[inline(always)]
     pub(super) fn take_short_way(&mut self) -> Entry {
         let mut at = self.registers();
-        // The last entry that was scanned.
+        // The last entry that was scanned, if its object was small enough to share lines with others.
         let mut last = NOTHING.0;
         loop {
             if at.cursor.is_empty() || PARALLEL && at.live >= self.look_at {
@@ -44,7 +47,7 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
             at.cursor.0 = at.cursor.0.wrapping_sub(1);
             // SAFETY: below the cursor lies an entry of this worker's block.
             let next = Entry(unsafe { at.cursor.0.read() });
-            // What lies near the last one is mostly there already: it is of few lines, and the processor fetches ahead. Scanned
+            // What lies near the last one is mostly there already: several share a line, and the processor fetches ahead. Scanned
             // at once, the order stays depth first.
             let entry = if (next.0 ^ last) >> NEAR == 0 {
                 next
@@ -57,7 +60,6 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
                 }
                 entry
             };
-            last = entry.0;
             let class = ((entry.0 >> CLASS_SHIFT) as usize).wrapping_sub(FIRST_VALUES.into());
             if class >= SIZE_CLASS_COUNT {
                 self.put_back(at);
@@ -70,6 +72,7 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
                 return entry;
             }
             at.live += bytes;
+            last = if bytes <= NEAR_BYTES { entry.0 } else { NOTHING.0 };
             let start = self.heap.address(entry.offset()).cast_const().cast::<usize>();
             let encoding = &self.shapes.encoding;
             for i in (0..bytes / 8).rev() {
