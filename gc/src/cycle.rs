@@ -310,8 +310,8 @@ impl Collector {
     fn cycle_stopped(&self, heap: &SpanHeap, world: &impl World, cause: Cause, stats: Writer<'_>) {
         self.sample(heap);
         let (begin, shown) = self.timeline.begin_now();
-        let last_live = Bytes(self.pacer.live() as usize);
-        self.marker.prepare(last_live);
+        let likely = self.pacer.likely_live();
+        self.marker.prepare(likely);
         let background = lock(&self.background);
         self.measures.swept_to_finish(heap.finish_sweep(stats));
         let swept = Instant::now();
@@ -325,7 +325,7 @@ impl Collector {
         }
         let roots = |visitor: &mut dyn Visitor| world.visit_roots(&stopped, visitor);
         let (shapes, specials) = (&self.shapes, &self.specials);
-        let marked = self.marker.mark(heap, shapes, specials, &stopped, last_live, &self.timeline, roots);
+        let marked = self.marker.mark(heap, shapes, specials, &stopped, likely, &self.timeline, roots);
         let ended = Instant::now();
         self.count_work_bytes(work, stats);
         self.verify(heap, world, &stopped, marked.live);

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use termination::Termination;
 use worker::Worker;
 
-/// Live bytes of the last cycle from which on helpers are woken. Higher: a middling heap is marked by one
+/// Bytes likely to be marked from which on helpers are woken. Higher: a middling heap is marked by one
 /// core. Lower: a helper's wake-up (some 50 us) costs more than it marks.
 const PARALLEL_FROM: Bytes = Bytes(1 << 20);
 
@@ -136,8 +136,8 @@ impl Marker {
     }
 
     /// Does what the threads of a cycle must not do while the world is stopped, i.e. what allocates.
-    pub fn prepare(&self, last_live: Bytes) {
-        if self.deques.len() > 1 && last_live >= PARALLEL_FROM {
+    pub fn prepare(&self, likely: Bytes) {
+        if self.deques.len() > 1 && likely >= PARALLEL_FROM {
             // The thread's state in the deques' reclamation scheme is allocated when first used: by an empty steal.
             let _ = self.shared.stealers[1].steal();
             self.gang.ensure_started();
@@ -151,16 +151,21 @@ impl Marker {
         shapes: &Shapes,
         specials: &Specials,
         stopped: &Stopped<'_>,
-        last_live: Bytes,
+        likely: Bytes,
         timeline: &Timeline,
         roots: impl FnOnce(&mut dyn Visitor) -> Bytes,
     ) -> Marked {
-        let helpers = if last_live >= PARALLEL_FROM { self.gang.started() } else { 0 };
+        let helpers = self.helpers(likely);
         if helpers > 0 {
             self.mark_with::<true>(heap, shapes, specials, stopped, helpers, timeline, roots)
         } else {
             self.mark_with::<false>(heap, shapes, specials, stopped, 0, timeline, roots)
         }
+    }
+
+    /// How many are woken where so much is likely to be marked.
+    fn helpers(&self, likely: Bytes) -> usize {
+        if likely >= PARALLEL_FROM { self.gang.started() } else { 0 }
     }
 
     fn mark_with<const PARALLEL: bool>(

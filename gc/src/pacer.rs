@@ -38,11 +38,20 @@ use std::time::Duration;
 /// collection is worth.
 pub const MIN_HEAP: u64 = 4 << 20;
 /// Bytes of allocation that the sweep is ahead of its schedule, so that the last page is not due at the trigger.
-const SWEEP_AHEAD: i64 = 1 << 20;
+const SWEEP_AHEAD: u64 = 1 << 20;
+/// The most of that, as a part of the way to the trigger. Higher: in a small heap, the last page is due near the trigger. Lower: the first
+/// allocation after a cycle sweeps before the background has begun to.
+const SWEEP_AHEAD_PART: u64 = 16;
 /// Mutators may be ahead of the workers by one part in so many of a cycle's work. Higher: a burst, or workers that wake
 /// up late, make them assist, though there will be nothing left to assist with. Lower: if they do have to assist, it
 /// comes later, and is steeper.
 const HEAD_START: u64 = 10;
+/// The least of that, in bytes. Higher: a small heap may outgrow its goal. Lower: mutators assist although a worker has done all
+/// there is within the time that an assist takes to begin.
+const HEAD_START_LEAST: u64 = 256 << 10;
+/// How many times as large a heap is to be that is taken to have grown, rather than to be mostly dead. Higher: one that grows is marked by
+/// one core at first. Lower: helpers are woken for a heap that is nearly all garbage.
+const GROWN_FROM: usize = 8;
 
 /// A number of processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +188,12 @@ impl Pacer {
         self.live() as f64 > most && !self.limiter.limiting()
     }
 
+    /// Bytes that a cycle is likely to mark: as many as the last did; or, since a heap may have grown, this part of all that may live.
+    pub fn likely_live(&self) -> Bytes {
+        let last = lock(&self.inputs).last.live.0;
+        Bytes(last.max(self.live() as usize / GROWN_FROM))
+    }
+
     /// Begins marking beside the program; the world is stopped. The work that mutators need not do, as if background
     /// workers had done it.
     pub fn begin_marking(&self) -> i64 {
@@ -189,7 +204,7 @@ impl Pacer {
         let live = self.live();
         self.assist.begin(live, expected, live + roots);
         self.revise(0);
-        (expected / HEAD_START) as i64
+        (expected / HEAD_START).max(HEAD_START_LEAST) as i64
     }
 
     /// Sets the assists anew: `work` bytes were scanned in this cycle by now. To be called for each MiB or so.
@@ -314,7 +329,8 @@ impl Pacer {
         }
         let base = self.marked.load(Relaxed);
         let runway = self.trigger.load(Relaxed).saturating_sub(base).max(1);
-        let allocated = (self.live.load(Relaxed) + bytes + SWEEP_AHEAD - base as i64).max(0) as u64;
+        let ahead = SWEEP_AHEAD.min(runway / SWEEP_AHEAD_PART) as i64;
+        let allocated = (self.live.load(Relaxed) + bytes + ahead - base as i64).max(0) as u64;
         let due =
             (u128::from(pages) * u128::from(allocated) / u128::from(runway)).min(u128::from(pages)) as u64;
         Pages(due.saturating_sub(swept) as usize)

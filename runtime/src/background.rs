@@ -39,6 +39,8 @@ unsafe extern "C" fn run<B: Body>(arg: *mut c_void) -> *mut c_void {
 #[derive(Default)]
 struct State {
     work: bool,
+    /// The thread waits for work, rather than works or sleeps in the middle of it.
+    waits: bool,
     quit: bool,
     thread: Option<Thread>,
 }
@@ -69,7 +71,12 @@ impl Background {
         if state.thread.is_none() && !state.quit {
             state.thread = spawn::<B>(heap).ok();
         }
-        self.changed.notify_one();
+        let waits = state.waits;
+        // The thread may get the caller's processor, and would wait for the lock.
+        drop(state);
+        if waits {
+            self.changed.notify_one();
+        }
     }
 
     /// Keeps the thread from its next look at what is wanted, and everybody from starting it.
@@ -79,7 +86,9 @@ impl Background {
 
     /// In the child of a fork: there is no thread any more. What it had begun is left to others.
     pub fn after_fork(&self) {
-        if let Some(thread) = lock(&self.state).thread.take() {
+        let mut state = lock(&self.state);
+        state.waits = false;
+        if let Some(thread) = state.thread.take() {
             thread.forget();
         }
     }
@@ -111,7 +120,9 @@ impl Background {
             if left.is_some_and(|left| left.is_zero()) {
                 return Woken::Late;
             }
+            state.waits = true;
             state = self.wait_once(state, left);
+            state.waits = false;
         }
     }
 

@@ -51,11 +51,14 @@ impl Requests {
         }
         let mut state = lock(&self.state);
         state.started = state.started || start();
-        if state.started {
-            self.asked.store(bytes.max(self.asked.load(Relaxed)), Relaxed);
-            self.changed.notify_one();
+        if !state.started {
+            return false;
         }
-        state.started
+        self.asked.store(bytes.max(self.asked.load(Relaxed)), Relaxed);
+        // The driver may get the caller's processor, and would wait for the lock.
+        drop(state);
+        self.changed.notify_one();
+        true
     }
 
     /// Waits for a request, and takes it.

@@ -143,6 +143,9 @@ struct Inner {
     marking: bool,
     /// Seats that owe.
     owed: usize,
+    /// Who asked for a handshake sleeps until it is done; who asked for a stop, until the world stands.
+    answers_awaited: bool,
+    stop_awaited: bool,
     collecting: bool,
     collections: u64,
     grants: u64,
@@ -159,7 +162,9 @@ pub struct Scheduler {
     answered: Condvar,
     /// Signalled when a stop or a collection ends.
     resumed: Condvar,
+    /// Of a stop, and of a handshake.
     progress: Progress,
+    handshake: Progress,
     most_seats: usize,
 }
 
@@ -180,6 +185,8 @@ impl Scheduler {
                 momentary: false,
                 marking: false,
                 owed: 0,
+                answers_awaited: false,
+                stop_awaited: false,
                 collecting: false,
                 collections: 0,
                 grants: 0,
@@ -190,6 +197,7 @@ impl Scheduler {
             answered: Condvar::new(),
             resumed: Condvar::new(),
             progress: Progress::default(),
+            handshake: Progress::default(),
             most_seats,
         }
     }

@@ -77,7 +77,8 @@ impl Collector {
     ) {
         self.sample(heap);
         let (begin, shown) = self.timeline.begin_now();
-        self.marker.prepare(Bytes(self.pacer.live() as usize));
+        let likely = self.pacer.likely_live();
+        self.marker.prepare(likely);
         let work = self.marker.work_bytes().0 as i64;
         let background = lock(&self.background);
         self.measures.swept_to_finish(heap.finish_sweep(stats));
@@ -87,9 +88,10 @@ impl Collector {
         let started = Instant::now();
         let running = || world.running();
         let turns = Turns::new(self.config.cpus, cause != Cause::Pace, &running);
-        let (led, cpu, workers) = self.marker.lead(heap, &self.shapes, &turns, &self.timeline, |lead| {
-            self.lead(heap, world, cause, lead, &turns, &mut stops, started)
-        });
+        let (led, cpu, workers) =
+            self.marker.lead(heap, &self.shapes, likely, &turns, &self.timeline, |lead| {
+                self.lead(heap, world, cause, lead, &turns, &mut stops, started)
+            });
         drop(background);
         let Some(mut led) = led else { return };
         led.marked.cpu = cpu + Duration::from_nanos(self.marker.reports().assists_ns());

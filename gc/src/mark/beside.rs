@@ -105,11 +105,12 @@ impl Marker {
         Bytes(worker.done())
     }
 
-    /// Runs `lead` on the calling thread, and helpers beside it until it ends. The processor time of all of them.
+    /// Runs `lead` on the calling thread, and helpers beside it until it ends, if enough is likely to be marked. The processor time of all of them.
     pub fn lead<R>(
         &self,
         heap: &SpanHeap,
         shapes: &Shapes,
+        likely: Bytes,
         turns: &Turns<'_>,
         timeline: &Timeline,
         lead: impl FnOnce(&mut Lead<'_>) -> R,
@@ -126,7 +127,7 @@ impl Marker {
             helpers_ns.fetch_add((thread_cpu_time() - began).as_nanos() as u64, Relaxed);
         };
         let own = lock(&self.deques[0]);
-        let result = self.gang.run(self.gang.started(), &help, || {
+        let result = self.gang.run(self.helpers(likely), &help, || {
             let worker = Worker::new(heap, shapes, &self.shared, &own, 0);
             let mut leader = Lead { marker: self, heap, turns, worker };
             let result = lead(&mut leader);

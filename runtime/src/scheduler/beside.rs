@@ -1,6 +1,7 @@
 //! What marking beside the program wants of the scheduler: a collector that does not run, handshakes, rests, and seats that do
 //! not come to run while their roots are claimed.
 
+use super::moment::Stage;
 use super::{Chair, House, Inner, POLL_HANDSHAKE, Scheduler, Seat, State, wait, wait_most};
 use besom_stats::sync::lock;
 use std::time::Duration;
@@ -55,9 +56,17 @@ impl Scheduler {
                 inner.add_poll(house, Seat(n as u32), POLL_HANDSHAKE);
             }
         }
+        if inner.owed != 0 && inner.running < house.cpus() {
+            self.handshake.set(Stage::Asked);
+            drop(inner);
+            self.handshake.look_for(Stage::Over);
+            inner = lock(&self.inner);
+        }
         while inner.owed != 0 {
+            inner.answers_awaited = true;
             inner = wait(&self.answered, inner);
         }
+        inner.answers_awaited = false;
     }
 
     pub(super) fn answer(&self, inner: &mut Inner, seat: Seat) {
@@ -66,7 +75,10 @@ impl Scheduler {
             chair.owes = false;
             inner.owed -= 1;
             if inner.owed == 0 {
-                self.answered.notify_all();
+                self.handshake.set(Stage::Over);
+                if inner.answers_awaited {
+                    self.answered.notify_all();
+                }
             }
         }
     }

@@ -88,6 +88,7 @@ impl Scheduler {
             inner.run_again(seat);
         }
         (inner.owed, inner.stopping, inner.momentary) = (0, false, false);
+        (inner.answers_awaited, inner.stop_awaited) = (false, false);
         (inner.collecting, inner.fork) = (false, Fork::None);
         inner.collections += 1;
         inner.destroy_surplus(house);

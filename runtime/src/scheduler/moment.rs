@@ -1,4 +1,4 @@
-//! Waits of a moment: who waits for a stop to come or to be over looks for a while before it sleeps.
+//! Waits of a moment: who waits for a stop to come or to be over, or for a handshake, looks for a while before it sleeps.
 //!
 //! To wake a thread takes the system some 50 us where its processor has gone to rest, longer than a cycle's stop. A thread that looks keeps
 //! its processor, so it does that only where each thread has one, and no longer than a stop should take.
@@ -16,11 +16,11 @@ const LOOKS: Duration = Duration::from_micros(100);
 #[cfg(not(loom))]
 const ALONE: Duration = Duration::from_micros(15);
 
-/// What has become of a stop, for those who look; decided under the scheduler's lock, as all else.
+/// What has become of a stop or a handshake, for those who look; decided under the scheduler's lock, as all else.
 #[derive(Default)]
 pub(super) struct Progress(AtomicU32);
 
-/// How far a stop is.
+/// How far it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum Stage {

@@ -27,8 +27,10 @@ impl Scheduler {
             inner = lock(&self.inner);
         }
         while inner.running != 0 {
+            inner.stop_awaited = true;
             inner = wait(&self.stopped, inner);
         }
+        inner.stop_awaited = false;
     }
 
     /// Lets the world go on; the caller is Running again, if it has a seat. When that was: before threads are woken, since they may
@@ -83,7 +85,9 @@ impl Scheduler {
     pub(super) fn announce(&self, inner: &Inner) {
         if inner.stopping && inner.running == 0 {
             self.progress.set(Stage::Stands);
-            self.stopped.notify_all();
+            if inner.stop_awaited {
+                self.stopped.notify_all();
+            }
         }
     }
 }
