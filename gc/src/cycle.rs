@@ -310,7 +310,7 @@ impl Collector {
     fn cycle_stopped(&self, heap: &SpanHeap, world: &impl World, cause: Cause, stats: Writer<'_>) {
         self.sample(heap);
         let (begin, shown) = self.timeline.begin_now();
-        let likely = self.pacer.likely_live();
+        let likely = self.likely_live();
         self.marker.prepare(likely);
         let background = lock(&self.background);
         self.measures.swept_to_finish(heap.finish_sweep(stats));
@@ -369,6 +369,15 @@ impl Collector {
     }
 
     /// Has the count of live bytes and, by a second marker, the marks checked, if asked for.
+    /// Bytes that a cycle is taken to mark when it is decided who is woken; when marks are verified all that may live, so that workers meet in
+    /// small heaps, too.
+    fn likely_live(&self) -> Bytes {
+        match self.config.verify_marks || self.config.verify_heap {
+            true => Bytes(self.pacer.live() as usize),
+            false => self.pacer.likely_live(),
+        }
+    }
+
     fn verify(&self, heap: &SpanHeap, world: &impl World, stopped: &Stopped<'_>, live: Bytes) {
         if self.config.verify_heap {
             let marked = count_marked(heap, stopped);

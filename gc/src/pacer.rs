@@ -46,12 +46,13 @@ const SWEEP_AHEAD_PART: u64 = 16;
 /// up late, make them assist, though there will be nothing left to assist with. Lower: if they do have to assist, it
 /// comes later, and is steeper.
 const HEAD_START: u64 = 10;
-/// The least of that, in bytes. Higher: a small heap may outgrow its goal. Lower: mutators assist although a worker has done all
-/// there is within the time that an assist takes to begin.
+/// The least of that, in bytes, but never more than half of the work, so that the other half is done before the goal. Higher: if no worker
+/// gets a processor, what is left is steeper. Lower: mutators assist although a worker has done all there is within the time that an assist
+/// takes to begin.
 const HEAD_START_LEAST: u64 = 256 << 10;
-/// How many times as large a heap is to be that is taken to have grown, rather than to be mostly dead. Higher: one that grows is marked by
-/// one core at first. Lower: helpers are woken for a heap that is nearly all garbage.
-const GROWN_FROM: usize = 8;
+/// Of all that may live, one part in so many is taken to live, whatever the last cycle found. Higher: a heap that has grown is marked by one core
+/// at first. Lower: helpers are woken for a heap that is nearly all garbage.
+const LIVE_PART: u64 = 8;
 
 /// A number of processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,10 +189,14 @@ impl Pacer {
         self.live() as f64 > most && !self.limiter.limiting()
     }
 
-    /// Bytes that a cycle is likely to mark: as many as the last did; or, since a heap may have grown, this part of all that may live.
+    /// Bytes that a cycle is likely to mark: as many as the last did, or, since a heap may have grown, a part of all that may live; all of that
+    /// if no cycle has found anything yet.
     pub fn likely_live(&self) -> Bytes {
-        let last = lock(&self.inputs).last.live.0;
-        Bytes(last.max(self.live() as usize / GROWN_FROM))
+        let likely = match self.marked.load(Relaxed) {
+            0 => self.live(),
+            marked => marked.max(self.live() / LIVE_PART),
+        };
+        Bytes(likely as usize)
     }
 
     /// Begins marking beside the program; the world is stopped. The work that mutators need not do, as if background
@@ -204,7 +209,7 @@ impl Pacer {
         let live = self.live();
         self.assist.begin(live, expected, live + roots);
         self.revise(0);
-        (expected / HEAD_START).max(HEAD_START_LEAST) as i64
+        (expected / HEAD_START).max(HEAD_START_LEAST.min(expected / 2)) as i64
     }
 
     /// Sets the assists anew: `work` bytes were scanned in this cycle by now. To be called for each MiB or so.

@@ -39,7 +39,7 @@ unsafe extern "C" fn run<B: Body>(arg: *mut c_void) -> *mut c_void {
 #[derive(Default)]
 struct State {
     work: bool,
-    /// The thread waits for work, rather than works or sleeps in the middle of it.
+    /// The thread waits for work and was not woken yet, rather than works or sleeps in the middle of it.
     waits: bool,
     quit: bool,
     thread: Option<Thread>,
@@ -66,12 +66,18 @@ pub struct Background {
 impl Background {
     /// Has the thread work, soon. If the system refuses one, the work is left to others.
     pub fn wake<B: Body>(&self, heap: &Heap) {
+        self.wake_or_start(|| spawn::<B>(heap).ok());
+    }
+
+    /// The same; `start` starts the thread if there is none.
+    pub fn wake_or_start(&self, start: impl FnOnce() -> Option<Thread>) {
         let mut state = lock(&self.state);
         state.work = true;
         if state.thread.is_none() && !state.quit {
-            state.thread = spawn::<B>(heap).ok();
+            state.thread = start();
         }
-        let waits = state.waits;
+        // Once: the thread takes all work that there is by then.
+        let waits = std::mem::take(&mut state.waits);
         // The thread may get the caller's processor, and would wait for the lock.
         drop(state);
         if waits {

@@ -4,7 +4,7 @@
 //! `besom.h`; see the book in `docs`.
 
 mod alloc;
-mod background;
+pub mod background;
 mod barrier;
 #[cfg(feature = "bench")]
 #[doc(hidden)]

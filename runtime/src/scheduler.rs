@@ -143,8 +143,9 @@ struct Inner {
     marking: bool,
     /// Seats that owe.
     owed: usize,
-    /// Who asked for a handshake sleeps until it is done; who asked for a stop, until the world stands.
+    /// Who asked for a handshake sleeps until it is done.
     answers_awaited: bool,
+    /// Who asked for a stop sleeps until the world stands.
     stop_awaited: bool,
     collecting: bool,
     collections: u64,
@@ -156,9 +157,9 @@ struct Inner {
 /// The scheduler of one heap.
 pub struct Scheduler {
     inner: Mutex<Inner>,
-    /// Signalled when `running` reaches 0 in a stop.
+    /// Signalled when `running` reaches 0 in a stop, if somebody sleeps for it.
     stopped: Condvar,
-    /// Signalled when nobody owes any more.
+    /// Signalled when nobody owes any more, likewise.
     answered: Condvar,
     /// Signalled when a stop or a collection ends.
     resumed: Condvar,

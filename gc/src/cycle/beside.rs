@@ -77,7 +77,7 @@ impl Collector {
     ) {
         self.sample(heap);
         let (begin, shown) = self.timeline.begin_now();
-        let likely = self.pacer.likely_live();
+        let likely = self.likely_live();
         self.marker.prepare(likely);
         let work = self.marker.work_bytes().0 as i64;
         let background = lock(&self.background);

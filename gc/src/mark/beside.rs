@@ -105,7 +105,8 @@ impl Marker {
         Bytes(worker.done())
     }
 
-    /// Runs `lead` on the calling thread, and helpers beside it until it ends, if enough is likely to be marked. The processor time of all of them.
+    /// Runs `lead` on the calling thread, and helpers beside it until it ends, if enough is likely to be marked. What it returns, the processor
+    /// time of all of them, and how many they were.
     pub fn lead<R>(
         &self,
         heap: &SpanHeap,

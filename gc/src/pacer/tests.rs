@@ -83,6 +83,34 @@ fn all_pages_are_due_before_the_goal() {
     assert_eq!(pacer.sweep_debt(1 << 30), Pages(0));
 }
 
+#[test]
+fn little_is_due_at_once_in_a_small_heap() {
+    let pacer = Pacer::new(100, Bytes(0), Bytes(0), CPUS);
+    pacer.end_cycle(end(64 << 10, 1000));
+    // 1 MiB ahead would be a third of all.
+    assert!((1..=70).contains(&pacer.sweep_debt(8192).0), "{:?}", pacer.sweep_debt(8192));
+    pacer.end_cycle(end(1 << 30, 1000));
+    assert_eq!(pacer.sweep_debt(8192), Pages(1));
+}
+
+#[test]
+fn what_is_likely_to_live() {
+    for percent in [0, 100, 10_000] {
+        let pacer = Pacer::new(percent, Bytes(0), Bytes(0), CPUS);
+        // Nothing is known.
+        pacer.credit(3 << 20);
+        assert_eq!(pacer.likely_live(), Bytes(3 << 20));
+        pacer.end_cycle(end(100 << 10, 0));
+        pacer.credit(500 << 10);
+        assert_eq!(pacer.likely_live(), Bytes(100 << 10));
+        // It has grown.
+        pacer.credit(15 << 20);
+        assert_eq!(pacer.likely_live(), Bytes((600 << 10 | 15 << 20) / 8));
+        pacer.end_cycle(end(64 << 20, 0));
+        assert_eq!(pacer.likely_live(), Bytes(64 << 20));
+    }
+}
+
 const CPUS: Option<Cpus> = Some(Cpus(4));
 
 #[test]
@@ -209,6 +237,17 @@ fn work_and_room_end_together() {
     pacer.end_marking();
     pacer.revise(21 << 20);
     assert_eq!(pacer.assist_work(1 << 30), 0);
+}
+
+#[test]
+fn a_small_heap_has_a_head_start_of_half_its_work() {
+    for (live, credit) in
+        [(64 << 10, 32 << 10), (512 << 10, 256 << 10), (2 << 20, 256 << 10), (4 << 20, (4 << 20) / 10)]
+    {
+        let pacer = Pacer::new(100, Bytes(0), Bytes(0), CPUS);
+        pacer.end_cycle(end(live, 0));
+        assert_eq!(pacer.begin_marking(), credit, "{live}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use besom_stats::sync::raw::{AtomicU32, Ordering::*};
 #[cfg(not(loom))]
 use std::time::{Duration, Instant};
 
-/// How long a thread looks. Higher: processor time that others could use is lost where a stop is long. Lower: a stop that
+/// How long a thread looks. Higher: processor time that others could use is lost where a stop or a handshake is long. Lower: one that
 /// takes a little longer costs two wake-ups more.
 #[cfg(not(loom))]
 const LOOKS: Duration = Duration::from_micros(100);
@@ -37,7 +37,7 @@ impl Progress {
         self.0.store(stage as u32, Release);
     }
 
-    /// Returns when the stop is that far, or after a while. In a model at once: what is decided under the lock must do.
+    /// Returns when it is that far, or after a while. In a model at once: what is decided under the lock must do.
     pub(super) fn look_for(&self, stage: Stage) {
         #[cfg(not(loom))]
         {

@@ -20,8 +20,8 @@ const _: () = assert!(FIRST_SCANNED == LARGE_NOSCAN + SIZE_CLASS_COUNT as u16);
 /// Objects of a class are near each other if their offsets differ in so many low bits at most: they lie in the same 4 KiB. Higher:
 /// objects are scanned before their lines have come. Lower: the prefetch queue, first in first out, leaves the order of memory.
 const NEAR: u32 = 12;
-/// The largest objects, in bytes, for which it counts whether they are near. Higher: what is near is in a line of its own that has not
-/// come. Lower: small objects, which share lines, leave the order of memory.
+/// The largest objects, in bytes, for which it counts whether they are near. Higher: with one or two to a line, what is near is in a line that
+/// has not come. Lower: objects of which four and more share a line leave the order of memory.
 const NEAR_BYTES: usize = 16;
 
 /// What changes at each object.
@@ -37,7 +37,7 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
     #[inline(always)]
     pub(super) fn take_short_way(&mut self) -> Entry {
         let mut at = self.registers();
-        // The last entry that was scanned, if its object was small enough to share lines with others.
+        // The last entry that was scanned, if its object is small enough for nearness to count.
         let mut last = NOTHING.0;
         loop {
             if at.cursor.is_empty() || PARALLEL && at.live >= self.look_at {

@@ -196,12 +196,32 @@ fn many_idle_threads() {
 #[test]
 fn what_workers_do_not_do_assists_do() {
     settles(Scenario { workers: 0.5, ..STEADY });
-    // The head start is time in which nobody marks, if there are no workers.
+    // The head start is time in which nobody marks, if there are no workers: up to a tenth of the time, so up to a tenth of the share.
     let alone = run(Scenario { workers: 0.0, ..STEADY });
     alone.meets_its_goal(0);
     for (number, cycle) in alone.learnt(0) {
         let least = BACKGROUND_SHARE * (1.0 - 1.0 / HEAD_START as f64) - SHARE;
         assert!((least..BACKGROUND_SHARE + SHARE).contains(&cycle.assist), "cycle {number}: {cycle:?}");
+    }
+}
+
+/// The head start of a small heap is half of its work: the rest is done in time even if there are no workers.
+#[test]
+fn small_heaps() {
+    for (reachable, percent, workers) in
+        [(64, 100, 1.0), (64, 100, 0.0), (1024, 100, 0.0), (1024, 10, 1.0), (1024, 10, 0.0)]
+    {
+        let load: fn(usize, f64) -> Load = match reachable {
+            64 => |_, _| Load { reachable: 0.0625 * MIB, ..BUSY },
+            _ => |_, _| Load { reachable: MIB, ..BUSY },
+        };
+        let small = run(Scenario { percent, workers, load, ..STEADY });
+        for (number, cycle) in small.learnt(0) {
+            assert!(
+                cycle.ended <= cycle.goal * (1.0 + GOAL),
+                "{reachable} KiB, {percent} %, {workers}: {number}: {cycle:?}"
+            );
+        }
     }
 }
 
