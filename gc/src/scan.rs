@@ -95,9 +95,9 @@ unsafe impl Sync for Shapes {}
 // SAFETY: as above.
 unsafe impl Send for Shapes {}
 
-/// Bytes of a large object that are scanned in one go. Higher: one array serialises marking. Lower: more
+/// Bytes of a large object that are scanned in one go. Higher: one array serialises marking, and who assists comes later to a safepoint. Lower: more
 /// entries in the queue for each array.
-pub const PIECE: usize = 128 << 10;
+pub const PIECE: usize = 32 << 10;
 
 /// Reads a word that the VM may have written in any way, or writes at this moment.
 #[inline(always)]

@@ -7,14 +7,11 @@ use besom_stats::sync::raw::{AtomicU32, Ordering::*};
 #[cfg(not(loom))]
 use std::time::{Duration, Instant};
 
-/// How long a thread looks. Higher: processor time that others could use is lost where a stop or a handshake is long. Lower: one that
-/// takes a little longer costs two wake-ups more.
+/// How long a thread looks. Higher: processor time that others could use is lost where a stop or a handshake is long; and the one that is
+/// waited for may be on the same processor, to which the system does not let it before, whatever is yielded. Lower: one that takes a little
+/// longer costs two wake-ups more.
 #[cfg(not(loom))]
-const LOOKS: Duration = Duration::from_micros(100);
-/// After how long it lets others run between two looks: the system may have put the one that it waits for on its own processor. Higher:
-/// that one comes later. Lower: others' threads come between where nobody needs them to.
-#[cfg(not(loom))]
-const ALONE: Duration = Duration::from_micros(15);
+const LOOKS: Duration = Duration::from_micros(20);
 
 /// What has become of a stop or a handshake, for those who look; decided under the scheduler's lock, as all else.
 #[derive(Default)]
@@ -41,14 +38,9 @@ impl Progress {
     pub(super) fn look_for(&self, stage: Stage) {
         #[cfg(not(loom))]
         {
-            let (began, mut looked) = (Instant::now(), Duration::ZERO);
-            while self.0.load(Acquire) != stage as u32 && looked < LOOKS {
-                if looked < ALONE {
-                    (0..16).for_each(|_| std::hint::spin_loop());
-                } else {
-                    std::thread::yield_now();
-                }
-                looked = began.elapsed();
+            let began = Instant::now();
+            while self.0.load(Acquire) != stage as u32 && began.elapsed() < LOOKS {
+                (0..16).for_each(|_| std::hint::spin_loop());
             }
         }
         #[cfg(loom)]
