@@ -159,30 +159,53 @@ static int run(void)
     return refused;
 }
 
+static int maps;
+static size_t space;
+
+/* Whether more is mapped than was. */
+static int has_grown(void)
+{
+    return check_lines("/proc/self/maps") > maps + 6 || check_statm(0) > space + (1 << 20);
+}
+
+static void remember(void)
+{
+    maps = check_lines("/proc/self/maps");
+    space = check_statm(0);
+}
+
+/* A run of which the n-th call fails, and how_many from there on. */
+static int run_failing(long n, long how_many)
+{
+    int refused;
+    calls = 0;
+    fail_at = n;
+    fail_for = how_many;
+    refused = run();
+    fail_at = 0;
+    return refused;
+}
+
 static void fail(long how_many)
 {
     long n, total, no_effect = 0;
-    int maps, refused = 0;
-    size_t space;
-    fail_at = 0;
+    int refused = 0;
     run(); /* what is paid once */
     run();
-    maps = check_lines("/proc/self/maps");
-    space = check_statm(0);
+    remember();
     calls = 0;
     CHECK_EQ(run(), 0);
     total = calls;
     CHECK(total > 5); /* else the wrapper does not wrap */
     for (n = 1; n <= total && check_failures_here == 0; n++) {
-        int r;
-        calls = 0;
-        fail_at = n;
-        fail_for = how_many;
-        r = run();
+        const int r = run_failing(n, how_many);
         no_effect += r == 0;
         refused += r;
-        fail_at = 0;
-        if (check_lines("/proc/self/maps") > maps + 6 || check_statm(0) > space + (1 << 20)) {
+        if (!has_grown()) continue;
+        /* Where a thread more than ever before happened to live at the same time, glibc keeps its stack. A leak does it again. */
+        remember();
+        run_failing(n, how_many);
+        if (has_grown()) {
             printf("call %ld of %ld: %d lines of maps, %d before; %zu bytes mapped, %zu before\n", n, total,
                    check_lines("/proc/self/maps"), maps, check_statm(0), space);
             check_fail(__FILE__, __LINE__, "nothing is leaked");
