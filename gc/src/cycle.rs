@@ -310,8 +310,7 @@ impl Collector {
     fn cycle_stopped(&self, heap: &SpanHeap, world: &impl World, cause: Cause, stats: Writer<'_>) {
         self.sample(heap);
         let (begin, shown) = self.timeline.begin_now();
-        let likely = self.likely_live();
-        self.marker.prepare(likely);
+        let helpers = self.marker.prepare(self.likely_live());
         let background = lock(&self.background);
         self.measures.swept_to_finish(heap.finish_sweep(stats));
         let swept = Instant::now();
@@ -325,7 +324,7 @@ impl Collector {
         }
         let roots = |visitor: &mut dyn Visitor| world.visit_roots(&stopped, visitor);
         let (shapes, specials) = (&self.shapes, &self.specials);
-        let marked = self.marker.mark(heap, shapes, specials, &stopped, likely, &self.timeline, roots);
+        let marked = self.marker.mark(heap, shapes, specials, &stopped, helpers, &self.timeline, roots);
         let ended = Instant::now();
         self.count_work_bytes(work, stats);
         self.verify(heap, world, &stopped, marked.live);
@@ -368,7 +367,6 @@ impl Collector {
         }
     }
 
-    /// Has the count of live bytes and, by a second marker, the marks checked, if asked for.
     /// Bytes that a cycle is taken to mark when it is decided who is woken; when marks are verified all that may live, so that workers meet in
     /// small heaps, too.
     fn likely_live(&self) -> Bytes {
@@ -378,6 +376,7 @@ impl Collector {
         }
     }
 
+    /// Has the count of live bytes and, by a second marker, the marks checked, if asked for.
     fn verify(&self, heap: &SpanHeap, world: &impl World, stopped: &Stopped<'_>, live: Bytes) {
         if self.config.verify_heap {
             let marked = count_marked(heap, stopped);

@@ -135,13 +135,16 @@ impl Marker {
         })
     }
 
-    /// Does what the threads of a cycle must not do while the world is stopped, i.e. what allocates.
-    pub fn prepare(&self, likely: Bytes) {
-        if self.deques.len() > 1 && likely >= PARALLEL_FROM {
-            // The thread's state in the deques' reclamation scheme is allocated when first used: by an empty steal.
-            let _ = self.shared.stealers[1].steal();
-            self.gang.ensure_started();
+    /// Does what the threads of a cycle must not do while the world is stopped, i.e. what allocates. How many helpers
+    /// are to be woken where so much is likely to be marked.
+    pub fn prepare(&self, likely: Bytes) -> usize {
+        if self.deques.len() == 1 || likely < PARALLEL_FROM {
+            return 0;
         }
+        // The thread's state in the deques' reclamation scheme is allocated when first used: by an empty steal.
+        let _ = self.shared.stealers[1].steal();
+        self.gang.ensure_started();
+        self.gang.started()
     }
 
     /// Marks everything that `roots` shows and what that reaches, and resolves the specials.
@@ -151,21 +154,15 @@ impl Marker {
         shapes: &Shapes,
         specials: &Specials,
         stopped: &Stopped<'_>,
-        likely: Bytes,
+        helpers: usize,
         timeline: &Timeline,
         roots: impl FnOnce(&mut dyn Visitor) -> Bytes,
     ) -> Marked {
-        let helpers = self.helpers(likely);
         if helpers > 0 {
             self.mark_with::<true>(heap, shapes, specials, stopped, helpers, timeline, roots)
         } else {
             self.mark_with::<false>(heap, shapes, specials, stopped, 0, timeline, roots)
         }
-    }
-
-    /// How many are woken where so much is likely to be marked.
-    fn helpers(&self, likely: Bytes) -> usize {
-        if likely >= PARALLEL_FROM { self.gang.started() } else { 0 }
     }
 
     fn mark_with<const PARALLEL: bool>(

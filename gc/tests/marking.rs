@@ -28,12 +28,12 @@ fn write(object: *mut u64, word: usize, value: *mut u64) {
     unsafe { object.add(word).write(value.expose_provenance() as u64) };
 }
 
-fn mark(yard: &mut Yard, marker: &Marker, last_live: Bytes, roots: &[*mut u64]) -> Marked {
+fn mark(yard: &mut Yard, marker: &Marker, likely: Bytes, roots: &[*mut u64]) -> Marked {
     let stopped = yard.stop();
-    marker.prepare(last_live);
+    let helpers = marker.prepare(likely);
     let timeline = Timeline::new(1, Instant::now());
     let specials = Specials::new(Bytes(1 << 30)).expect("specials");
-    marker.mark(&yard.heap, &yard.shapes, &specials, &stopped, last_live, &timeline, |visitor| {
+    marker.mark(&yard.heap, &yard.shapes, &specials, &stopped, helpers, &timeline, |visitor| {
         roots.iter().for_each(|root| visitor.any(root.addr()));
         Bytes(roots.len() * 8)
     })
@@ -126,14 +126,14 @@ fn bush(yard: &mut Yard, count: usize) -> *mut u64 {
 
 #[test]
 fn a_queue_that_overflows_loses_nothing() {
-    for (workers, last_live) in [(1, Bytes(0)), (3, MANY)] {
+    for (workers, likely) in [(1, Bytes(0)), (3, MANY)] {
         let mut yard = Yard::new(Encoding::default(), None);
         // More pointers in one array than the least queue has entries.
         const COUNT: usize = 400_000;
         let array = bush(&mut yard, COUNT);
         let dead = yard.alloc(64, Kind::Values);
         let marker = Marker::new(workers, QUEUE_LEAST).expect("a marker");
-        let found = mark(&mut yard, &marker, last_live, &[array]);
+        let found = mark(&mut yard, &marker, likely, &[array]);
         assert_eq!(verified(&yard, &[array]), Some(2 * COUNT + 1), "{workers} workers");
         assert_eq!(marked(&mut yard), 2 * COUNT + 1, "{workers} workers");
         assert!(!is_marked(&yard, dead));
@@ -161,8 +161,8 @@ fn a_marker_can_be_used_again_and_again() {
     let root = bush(&mut yard, 2000);
     let marker = Marker::new(3, Bytes(1 << 30)).expect("a marker");
     for round in 0..50 {
-        let last_live = if round % 3 == 0 { Bytes(0) } else { MANY };
-        let found = mark(&mut yard, &marker, last_live, &[root]);
+        let likely = if round % 3 == 0 { Bytes(0) } else { MANY };
+        let found = mark(&mut yard, &marker, likely, &[root]);
         assert_eq!(marked(&mut yard), 4001, "round {round}");
         assert_eq!(found.live, Bytes(2000 * 48 + 16_384), "round {round}");
         // The next round: all marks away, as the sweep leaves them.
@@ -384,13 +384,13 @@ const SMALL_STEPS: usize = STEPS * PIECE / SMALL;
 
 #[test]
 fn a_small_object_fills_more_than_a_block() {
-    for (workers, last_live) in [(1, Bytes(0)), (3, MANY)] {
+    for (workers, likely) in [(1, Bytes(0)), (3, MANY)] {
         let mut yard = Yard::new(Encoding::default(), None);
         let leaf = yard.alloc(16, Kind::Values);
         // The first comes from the roots, the others from the stack.
         let top = steps_of(&mut yard, 3, SMALL, leaf);
         let marker = Marker::new(workers, Bytes(1 << 30)).expect("a marker");
-        let found = mark(&mut yard, &marker, last_live, &[top]);
+        let found = mark(&mut yard, &marker, likely, &[top]);
         assert_eq!(marked(&mut yard), 3 * SMALL / 8 + 1, "{workers} workers");
         assert_eq!(verified(&yard, &[top]), Some(3 * SMALL / 8 + 1));
         assert_eq!(found.live, Bytes(3 * (SMALL + (SMALL / 8 - 1) * 16) + 16), "{workers} workers");

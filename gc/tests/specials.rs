@@ -26,15 +26,15 @@ struct Cemetery {
     yard: Yard,
     specials: Specials,
     marker: Marker,
-    last_live: Bytes,
+    likely: Bytes,
 }
 
 impl Cemetery {
     fn new(workers: usize) -> Cemetery {
         let marker = Marker::new(workers, Bytes(1 << 30)).expect("a marker");
-        let last_live = if workers > 1 { MANY } else { Bytes(0) };
+        let likely = if workers > 1 { MANY } else { Bytes(0) };
         let specials = Specials::new(Bytes(1 << 30)).expect("specials");
-        Cemetery { yard: Yard::new(Encoding::default(), None), specials, marker, last_live }
+        Cemetery { yard: Yard::new(Encoding::default(), None), specials, marker, likely }
     }
 
     fn object(&mut self) -> usize {
@@ -71,7 +71,7 @@ impl Cemetery {
     /// One cycle, checked by the second marker, and swept.
     fn cycle(&mut self, roots: &[usize]) -> Marked {
         let stopped = self.yard.stop();
-        self.marker.prepare(self.last_live);
+        let helpers = self.marker.prepare(self.likely);
         let timeline = Timeline::new(1, Instant::now());
         let (Yard { heap, shapes, .. }, specials) = (&self.yard, &self.specials);
         let show = |visitor: &mut dyn besom_gc::Visitor| {
@@ -79,7 +79,7 @@ impl Cemetery {
             specials.for_each_due_object(|object| visitor.any(object));
             Bytes(0)
         };
-        let marked = self.marker.mark(heap, shapes, specials, &stopped, self.last_live, &timeline, show);
+        let marked = self.marker.mark(heap, shapes, specials, &stopped, helpers, &timeline, show);
         let reached = verify_marks(heap, shapes, false, show).expect("memory");
         specials.verify(heap);
         assert!(reached * 16 <= marked.live.0, "{reached} objects in {:?}", marked.live);

@@ -77,8 +77,7 @@ impl Collector {
     ) {
         self.sample(heap);
         let (begin, shown) = self.timeline.begin_now();
-        let likely = self.likely_live();
-        self.marker.prepare(likely);
+        let helpers = self.marker.prepare(self.likely_live());
         let work = self.marker.work_bytes().0 as i64;
         let background = lock(&self.background);
         self.measures.swept_to_finish(heap.finish_sweep(stats));
@@ -89,7 +88,7 @@ impl Collector {
         let running = || world.running();
         let turns = Turns::new(self.config.cpus, cause != Cause::Pace, &running);
         let (led, cpu, workers) =
-            self.marker.lead(heap, &self.shapes, likely, &turns, &self.timeline, |lead| {
+            self.marker.lead(heap, &self.shapes, helpers, &turns, &self.timeline, |lead| {
                 self.lead(heap, world, cause, lead, &turns, &mut stops, started)
             });
         drop(background);

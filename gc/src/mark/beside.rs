@@ -105,30 +105,30 @@ impl Marker {
         Bytes(worker.done())
     }
 
-    /// Runs `lead` on the calling thread, and helpers beside it until it ends, if enough is likely to be marked. What it returns, the processor
-    /// time of all of them, and how many they were.
+    /// Runs `lead` on the calling thread, and so many helpers at most beside it until it ends. What it returns, the processor time of all of
+    /// them, and how many they were.
     pub fn lead<R>(
         &self,
         heap: &SpanHeap,
         shapes: &Shapes,
-        likely: Bytes,
+        helpers: usize,
         turns: &Turns<'_>,
         timeline: &Timeline,
         lead: impl FnOnce(&mut Lead<'_>) -> R,
     ) -> (R, Duration, usize) {
         let began = thread_cpu_time();
-        let (helpers_ns, helpers, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        let (helpers_ns, came, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
         let help = |index: usize| {
             let (began, shown) = (thread_cpu_time(), timeline.begin());
             let marked = self.help(heap, shapes, turns, index, &over);
             if marked.0 != 0 {
                 timeline.end(shown, Kind::MarkHelper, [marked.0 as u64, 0, 0, 0]);
-                helpers.fetch_add(1, Relaxed);
+                came.fetch_add(1, Relaxed);
             }
             helpers_ns.fetch_add((thread_cpu_time() - began).as_nanos() as u64, Relaxed);
         };
         let own = lock(&self.deques[0]);
-        let result = self.gang.run(self.helpers(likely), &help, || {
+        let result = self.gang.run(helpers, &help, || {
             let worker = Worker::new(heap, shapes, &self.shared, &own, 0);
             let mut leader = Lead { marker: self, heap, turns, worker };
             let result = lead(&mut leader);
@@ -138,7 +138,7 @@ impl Marker {
         });
         self.shared.pool.trim();
         let cpu = thread_cpu_time() - began + Duration::from_nanos(helpers_ns.load(Relaxed));
-        (result, cpu, 1 + helpers.load(Relaxed) as usize)
+        (result, cpu, 1 + came.load(Relaxed) as usize)
     }
 
     /// A helper's part; the bytes that it marked.
