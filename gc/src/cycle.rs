@@ -104,6 +104,29 @@ pub struct CycleRecord {
     pub beside: Option<Duration>,
 }
 
+/// A stop of the world that is over: when it was asked for, the world stood, all was done, and the world went on.
+struct Stop {
+    asked: Instant,
+    stood: Instant,
+    ready: Instant,
+    resumed: Instant,
+    /// What the timeline shows from the request, and from where the world stood.
+    hold: Option<Began>,
+    stands: Option<Began>,
+}
+
+impl Stop {
+    /// How long the world was in coming to stand.
+    fn delay(&self) -> Duration {
+        self.stood - self.asked
+    }
+
+    /// The whole of it, from the request.
+    fn pause(&self) -> Duration {
+        self.resumed - self.asked
+    }
+}
+
 /// The collector of one heap. One thread at a time runs a cycle: who stops the world sees to it.
 pub struct Collector {
     shapes: Shapes,
@@ -299,7 +322,7 @@ impl Collector {
 
     /// Runs a cycle on the calling thread, which counts as stopped for the time (or, beside the program, as one that does
     /// not run).
-    pub fn cycle(&self, heap: &SpanHeap, world: &(impl World + Sync), cause: Cause, stats: Writer<'_>) {
+    pub fn cycle(&self, heap: &SpanHeap, world: &impl World, cause: Cause, stats: Writer<'_>) {
         if self.config.concurrent {
             self.cycle_beside(heap, world, cause, stats);
         } else {
@@ -313,50 +336,70 @@ impl Collector {
         let helpers = self.marker.prepare(self.likely_live());
         let background = lock(&self.background);
         self.measures.swept_to_finish(heap.finish_sweep(stats));
-        let swept = Instant::now();
-        let stopped = world.stop();
-        let stop = swept.elapsed();
-        world.flush_caches(&stopped);
-        let before = self.pacer.live();
-        let work = self.marker.work_bytes().0 as i64;
-        if self.config.verify_heap {
-            heap.check(&stopped);
-        }
-        let roots = |visitor: &mut dyn Visitor| world.visit_roots(&stopped, visitor);
-        let (shapes, specials) = (&self.shapes, &self.specials);
-        let marked = self.marker.mark(heap, shapes, specials, &stopped, helpers, &self.timeline, roots);
-        let ended = Instant::now();
-        self.count_work_bytes(work, stats);
-        self.verify(heap, world, &stopped, marked.live);
-        let number = self.conclude(heap, &stopped, cause, &marked, None);
+        let ((number, before, marked, ended), stop) = self.in_stop(world, |stopped| {
+            world.flush_caches(stopped);
+            let before = self.pacer.live();
+            let work = self.marker.work_bytes().0 as i64;
+            if self.config.verify_heap {
+                heap.check(stopped);
+            }
+            let roots = |visitor: &mut dyn Visitor| world.visit_roots(stopped, visitor);
+            let (shapes, specials) = (&self.shapes, &self.specials);
+            let marked = self.marker.mark(heap, shapes, specials, stopped, helpers, &self.timeline, roots);
+            let ended = Instant::now();
+            self.count_work_bytes(work, stats);
+            self.verify(heap, world, stopped, marked.live);
+            let number = self.conclude(heap, stopped, cause, &marked, None);
+            (number, before, marked, ended)
+        });
         drop(background);
         self.sample(heap);
-        let ready = Instant::now();
-        let resumed = world.resume(stopped);
-        let pause = resumed - swept;
+        let pause = stop.pause();
         self.record_pause(pause, pause);
-        let times = Times { sweep: swept - begin, stop, marked: ended - swept, pause, start: Duration::ZERO };
+        let times = Times {
+            sweep: stop.asked - begin,
+            stop: stop.delay(),
+            marked: ended - stop.asked,
+            pause,
+            start: Duration::ZERO,
+        };
         self.measures.cycle(cause, &marked, times, None);
         let cpu = self.cpu_ns.fetch_add(marked.cpu.as_nanos() as u64, Relaxed);
         let record = CycleRecord {
             number,
             cause,
-            since_start: resumed - self.started,
+            since_start: stop.resumed - self.started,
             gc_cpu: Duration::from_nanos(cpu),
-            total: resumed - begin,
-            sweep: swept - begin,
+            total: stop.resumed - begin,
+            sweep: stop.asked - begin,
             start: Duration::ZERO,
-            stop,
+            stop: stop.delay(),
             pause,
             flush: Duration::ZERO,
             marked,
-            end: resumed - ended,
-            resume: resumed - ready,
+            end: stop.resumed - ended,
+            resume: stop.resumed - stop.ready,
             before,
             goal: self.pacer.goal(),
             beside: None,
         };
         self.tell(shown, &record);
+    }
+
+    /// Runs `f` in a stop of the world.
+    fn in_stop<R: Send>(&self, world: &impl World, f: impl FnOnce(&Stopped<'_>) -> R + Send) -> (R, Stop) {
+        let (asked, hold) = self.timeline.begin_now();
+        let (mut f, mut done) = (Some(f), None);
+        let resumed = world.in_stop(&mut |stopped| {
+            let (stood, stands) = self.timeline.begin_now();
+            done = f.take().map(|f| (f(stopped), stood, stands, Instant::now()));
+        });
+        match done {
+            Some((result, stood, stands, ready)) => {
+                (result, Stop { asked, stood, ready, resumed, hold, stands })
+            }
+            None => fatal(format_args!("a stop without its action")),
+        }
     }
 
     /// Shows a cycle that has ended in the timeline and in the trace.

@@ -6,12 +6,10 @@ use besom_alloc_core::units::Bytes;
 use std::time::Instant;
 
 /// The mutators of one heap, as the collector sees them.
-pub trait World {
-    /// Returns once no mutator runs. Until [`World::resume`] none starts to, and nobody else stops the world.
-    fn stop(&self) -> Stopped<'_>;
-
-    /// Lets the mutators run again; when they were let go.
-    fn resume(&self, stopped: Stopped<'_>) -> Instant;
+pub trait World: Sync {
+    /// Has `action` run once while no mutator runs, none starts to, and nobody else stops the world, and lets them run again; when that
+    /// was. On the calling thread, or on the last mutator's that came to stop: it need not wait until the caller is awake.
+    fn in_stop(&self, action: &mut (dyn FnMut(&Stopped<'_>) + Send)) -> Instant;
 
     /// Gives every cached span back, with its unused slots, and brings the statistics up to date.
     fn flush_caches(&self, stopped: &Stopped<'_>);

@@ -38,6 +38,10 @@ impl House for Toy {
 
     fn destroy_p(&self, _: PId) {}
 
+    fn act<R>(&self, _: Seat, action: impl FnOnce() -> R) -> R {
+        action()
+    }
+
     /// As many as there are threads: who waits for a stop looks first.
     fn cpus(&self) -> usize {
         usize::MAX
@@ -95,10 +99,10 @@ impl Toy {
     fn collect_unseated(&self, bytes: i64) {
         self.scheduler.begin_collection_unseated();
         if self.is_due(bytes) {
-            self.scheduler.stop(self, None);
-            self.allocated.store(0, Relaxed);
-            self.cycles.fetch_add(1, Relaxed);
-            self.scheduler.resume(self, None);
+            self.scheduler.in_stop(self, &mut || {
+                self.allocated.store(0, Relaxed);
+                self.cycles.fetch_add(1, Relaxed);
+            });
         }
         self.scheduler.end_collection();
     }
@@ -198,7 +202,7 @@ fn a_walk_is_waited_for() {
         let walker = start(&toy, |toy| {
             let (seat, _) = toy.scheduler.attach(toy, |_| ()).expect("a seat for each");
             if toy.scheduler.begin_collection(seat) {
-                toy.scheduler.stop(toy, Some(seat));
+                toy.scheduler.stop(toy, seat);
                 toy.scheduler.resume(toy, Some(seat));
                 toy.scheduler.end_collection();
             }

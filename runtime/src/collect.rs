@@ -2,34 +2,23 @@
 
 use crate::heap::Heap;
 use crate::mutator::{ATTACHED, BLOCKED, COLLECTING, FORKING, Mutator};
-use crate::scheduler::{Seat, Waited};
+use crate::scheduler::{House, Seat, Waited};
 use besom_alloc_core::runs::Colour;
 use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::Bytes;
 use besom_gc::timeline::{Kind, Why};
 use besom_gc::{Cause, Tracer, Visitor, World};
 use besom_stats::race_detector::{acquire, outside, release};
-use besom_stats::sync::{Mutex, lock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The world, as a thread stops it: to collect, or to look at it.
 struct HeapWorld<'h> {
     heap: &'h Heap,
     /// Of a mutator that runs.
     seat: Option<Seat>,
-    /// Of a stop that is no cycle's, which the collector measures: its request, and how long the stop was in coming.
-    looks: Option<Mutex<(Instant, Duration)>>,
 }
 
 impl HeapWorld<'_> {
-    /// The VM's functions may be called now on the calling thread, or no more.
-    fn set_state(&self, state: u32) {
-        if let Some(seat) = self.seat {
-            // SAFETY: the entry is the calling thread's.
-            unsafe { Mutator::set_state(self.heap.mutator(seat), state) };
-        }
-    }
-
     /// Mutators whose threads have roots, perhaps.
     fn rooted(&self) -> impl Iterator<Item = *mut Mutator> + '_ {
         // SAFETY: entries are mapped; the state is atomic.
@@ -39,33 +28,19 @@ impl HeapWorld<'_> {
 }
 
 impl World for HeapWorld<'_> {
-    fn stop(&self) -> Stopped<'_> {
-        let asked = Instant::now();
-        self.heap.scheduler.stop(self.heap, self.seat);
-        // The VM's functions may be called now, and look at what any thread did before it stopped.
-        acquire(self.heap);
-        if let Some(times) = &self.looks {
-            *lock(times) = (asked, asked.elapsed());
+    fn in_stop(&self, action: &mut (dyn FnMut(&Stopped<'_>) + Send)) -> Instant {
+        let heap = self.heap;
+        if let Some(seat) = self.seat {
+            return heap.in_own_stop(seat, action).1;
         }
-        self.set_state(COLLECTING);
-        // SAFETY: the scheduler has parked every mutator, and keeps the others from starting.
-        unsafe { Stopped::new() }
-    }
-
-    fn resume(&self, _: Stopped<'_>) -> Instant {
-        self.set_state(ATTACHED);
-        release(self.heap);
-        let resumed = self.heap.scheduler.resume(self.heap, self.seat);
-        if let Some((asked, delay)) = self.looks.as_ref().map(|times| *lock(times)) {
-            self.heap.collector.measures().other_stop(delay, resumed - asked);
-        }
+        release(heap);
+        let resumed = heap.scheduler.in_stop(heap, &mut || heap.while_stopped(&mut *action));
+        acquire(heap);
         resumed
     }
 
-    fn flush_caches(&self, _: &Stopped<'_>) {
-        let cx = self.heap.context();
-        // SAFETY: the world is stopped, so that nobody holds a P, and none goes.
-        unsafe { self.heap.ps.iter().for_each(|p| p.release(cx)) };
+    fn flush_caches(&self, stopped: &Stopped<'_>) {
+        self.heap.flush_caches(stopped);
     }
 
     fn visit_roots(&self, stopped: &Stopped<'_>, visitor: &mut dyn Visitor) -> Bytes {
@@ -273,7 +248,7 @@ impl Heap {
     fn collect_as(&self, seat: Option<Seat>, cause: Cause) {
         let stats = self.spans.stats().unattached();
         let live_before = self.collector.pacer().live();
-        self.collector.cycle(&self.spans, &HeapWorld { heap: self, seat, looks: None }, cause, stats);
+        self.collector.cycle(&self.spans, &HeapWorld { heap: self, seat }, cause, stats);
         let limit = self.collector.pacer().memory_limit().0;
         let over = limit != 0 && self.spans.pages().footprint().0 > limit;
         if over || matches!(cause, Cause::Forced | Cause::Limit) {
@@ -350,20 +325,42 @@ impl Heap {
             unsafe { self.come_back(m) };
         }
         before();
-        let looks = Some(Mutex::new((Instant::now(), Duration::ZERO)));
-        let world = HeapWorld { heap: self, seat: Some(seat), looks };
         let timeline = self.collector.timeline();
-        let began = timeline.begin();
-        let stopped = world.stop();
-        let stands = timeline.begin();
-        world.flush_caches(&stopped);
-        let result = f(&stopped);
-        timeline.end_stop(stands, Kind::WorldStopped, why, Instant::now());
-        let resumed = world.resume(stopped);
+        let (asked, began) = timeline.begin_now();
+        let ((result, delay), resumed) = self.in_own_stop(seat, |stopped| {
+            let (stood, stands) = timeline.begin_now();
+            self.flush_caches(stopped);
+            let result = f(stopped);
+            timeline.end_stop(stands, Kind::WorldStopped, why, Instant::now());
+            (result, stood - asked)
+        });
+        self.collector.measures().other_stop(delay, resumed - asked);
         timeline.end_stop(began, Kind::Hold, why, resumed);
         self.scheduler.end_collection();
         // SAFETY: the thread runs again, on the P that it had.
         unsafe { (*(*m).p).check_generation(self.context()) };
         result
+    }
+
+    /// Stops the world for the calling thread, which runs and is the collector, and has it run `f` in it; when the world went on.
+    fn in_own_stop<R>(&self, seat: Seat, f: impl FnOnce(&Stopped<'_>) -> R) -> (R, Instant) {
+        self.scheduler.stop(self, seat);
+        let result = self.act(seat, || self.while_stopped(f));
+        (result, self.scheduler.resume(self, Some(seat)))
+    }
+
+    /// The scheduler keeps the world stopped while the calling thread is in this.
+    fn while_stopped<R>(&self, f: impl FnOnce(&Stopped<'_>) -> R) -> R {
+        // The VM's functions may be called now, and look at what any thread did before it stopped.
+        acquire(self);
+        // SAFETY: the scheduler has parked every mutator, and keeps the others from starting.
+        let result = f(&unsafe { Stopped::new() });
+        release(self);
+        result
+    }
+
+    fn flush_caches(&self, _: &Stopped<'_>) {
+        // SAFETY: the world is stopped, so that nobody holds a P, and none goes.
+        unsafe { self.ps.iter().for_each(|p| p.release(self.context())) };
     }
 }

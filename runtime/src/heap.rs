@@ -6,7 +6,7 @@ use crate::driver::Driver;
 use crate::fork::{self, Forked};
 use crate::handles::Handles;
 use crate::mcache::{Context, P, PCache};
-use crate::mutator::{ATTACHED, MUTATORS_MOST, Mutator, NativeStack};
+use crate::mutator::{ATTACHED, COLLECTING, MUTATORS_MOST, Mutator, NativeStack};
 use crate::options::{CONCURRENT, Options};
 use crate::p_set::PSet;
 use crate::quarantine;
@@ -379,6 +379,18 @@ impl House for Heap {
             drop(self.ps.remove(p.0));
         }
         self.spans.system().mcaches.add(-(size_of::<PCache>() as i64));
+    }
+
+    fn act<R>(&self, seat: Seat, action: impl FnOnce() -> R) -> R {
+        let m = self.mutator(seat);
+        // SAFETY: the entry is the calling thread's.
+        unsafe {
+            let state = Mutator::state(m);
+            Mutator::set_state(m, COLLECTING);
+            let result = action();
+            Mutator::set_state(m, state);
+            result
+        }
     }
 
     fn cpus(&self) -> usize {

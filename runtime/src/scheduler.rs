@@ -17,12 +17,14 @@
 //! - `momentary` implies `stopping`
 //! - with a limit, `total` comes down to it at safepoints; with none, `total >= attached`
 
+mod action;
 mod beside;
 mod fork;
 mod moment;
 mod ps;
 mod stop;
 
+use action::Action;
 use besom_stats::fatal;
 use besom_stats::sync::{Condvar, Mutex, MutexGuard, lock};
 use moment::Progress;
@@ -58,6 +60,8 @@ pub trait House {
     fn create_p(&self, p: PId) -> bool;
     /// Releases everything that an idle P holds, and the P.
     fn destroy_p(&self, p: PId);
+    /// The seat's thread, which has parked and is the calling one, runs a stop's action.
+    fn act<R>(&self, seat: Seat, action: impl FnOnce() -> R) -> R;
     /// Threads that can run at the same time, as far as the house knows.
     fn cpus(&self) -> usize;
 }
@@ -137,6 +141,8 @@ struct Inner {
     attached: usize,
     running: usize,
     stopping: bool,
+    /// What is to be done in the stop.
+    action: Action,
     /// The stop is a moment's, and each thread has a processor, as far as is known.
     momentary: bool,
     /// Marking goes on beside the program: what a P holds must not be given back.
@@ -145,7 +151,7 @@ struct Inner {
     owed: usize,
     /// Who asked for a handshake sleeps until it is done.
     answers_awaited: bool,
-    /// Who asked for a stop sleeps until the world stands.
+    /// Who asked for a stop sleeps until the world stands, or the stop is over.
     stop_awaited: bool,
     collecting: bool,
     collections: u64,
@@ -157,7 +163,7 @@ struct Inner {
 /// The scheduler of one heap.
 pub struct Scheduler {
     inner: Mutex<Inner>,
-    /// Signalled when `running` reaches 0 in a stop, if somebody sleeps for it.
+    /// Signalled when `running` reaches 0 in a stop or its action is done, if somebody sleeps for it.
     stopped: Condvar,
     /// Signalled when nobody owes any more, likewise.
     answered: Condvar,
@@ -183,6 +189,7 @@ impl Scheduler {
                 attached: 0,
                 running: 0,
                 stopping: false,
+                action: Action::None,
                 momentary: false,
                 marking: false,
                 owed: 0,
@@ -223,7 +230,7 @@ impl Scheduler {
         let mut inner = lock(&self.inner);
         // A stop waits for this thread only to see it gone, but the stopped world reads its roots: leave after.
         self.answer(&mut inner, seat);
-        inner = self.park_while_stopping(inner, seat);
+        inner = self.park_while_stopping(inner, house, seat);
         inner.attached -= 1;
         inner.set_poll(house, seat, 0);
         let p = inner.leave(seat, State::Free);
@@ -238,7 +245,7 @@ impl Scheduler {
         let mut inner = lock(&self.inner);
         self.answer(&mut inner, seat);
         let waited = inner.stopping.then_some(Waited::Stop);
-        let mut inner = self.park_while_stopping(inner, seat);
+        let mut inner = self.park_while_stopping(inner, house, seat);
         let hand_over = inner.chair(seat).poll & POLL_HAND_OVER != 0;
         inner.set_poll(house, seat, 0);
         if inner.may_shrink() || (hand_over && !inner.queue.is_empty()) {

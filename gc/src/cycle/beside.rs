@@ -14,14 +14,14 @@
 //!    `specials::resolve`), and marks what finalizers get, which the program does not reach. Stop.
 //! 7. Caches are given back, G grows, stores are watched no more. Resume.
 
-use super::{Cause, Collector, CycleRecord};
+use super::{Cause, Collector, CycleRecord, Stop};
 use crate::mark::Marked;
 use crate::mark::beside::Lead;
 use crate::mark::turn::Turns;
 use crate::measures::{Stops, Times};
 use crate::pacer::{Marking, Spent};
 use crate::phase::Phase;
-use crate::timeline::{Began, Kind, Why};
+use crate::timeline::{Kind, Why};
 use crate::world::World;
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
@@ -45,36 +45,44 @@ struct Told {
     waited: Duration,
 }
 
-/// A stop of a cycle: its request, and the stopped world.
-struct Stop<'w> {
-    stopped: Stopped<'w>,
-    asked: Instant,
-    stood: Instant,
-    /// What the timeline shows of both.
-    hold: Option<Began>,
-    stands: Option<Began>,
-}
-
 /// What a cycle has come to when its last stop is over.
 struct Led {
+    concluded: Concluded,
+    stop: Stop,
+}
+
+/// What the last stop finds.
+struct Concluded {
     marked: Marked,
-    /// The last stop: its request, the stopped world, the end of the flush, the world ready to go on, and going on.
-    asked: Instant,
-    stopped: Instant,
+    /// The end of the flush.
     flushed: Instant,
-    ready: Instant,
-    resumed: Instant,
     number: u64,
 }
 
+/// What the stop finds that is asked for when nothing seems to be grey.
+enum Found {
+    /// Something grey has turned up.
+    Grey,
+    /// There are specials to be resolved.
+    Specials,
+    /// The cycle is over.
+    Nothing(Concluded),
+}
+
+/// What only its owner uses, handed to the thread that runs the action of a stop.
+struct Lent<'a, T>(&'a mut T);
+
+// SAFETY: the owner waits until the action has been run, so that one thread at a time uses it; no `T` that is lent is bound to its thread.
+unsafe impl<T> Send for Lent<'_, T> {}
+
+impl<T> Lent<'_, T> {
+    fn get(&mut self) -> &mut T {
+        self.0
+    }
+}
+
 impl Collector {
-    pub(super) fn cycle_beside(
-        &self,
-        heap: &SpanHeap,
-        world: &(impl World + Sync),
-        cause: Cause,
-        stats: Writer<'_>,
-    ) {
+    pub(super) fn cycle_beside(&self, heap: &SpanHeap, world: &impl World, cause: Cause, stats: Writer<'_>) {
         self.sample(heap);
         let (begin, shown) = self.timeline.begin_now();
         let helpers = self.marker.prepare(self.likely_live());
@@ -93,45 +101,46 @@ impl Collector {
             });
         drop(background);
         let Some(mut led) = led else { return };
-        led.marked.cpu = cpu + Duration::from_nanos(self.marker.reports().assists_ns());
-        led.marked.workers = workers;
+        led.concluded.marked.cpu = cpu + Duration::from_nanos(self.marker.reports().assists_ns());
+        led.concluded.marked.workers = workers;
         self.count_work_bytes(work, stats);
         self.sample(heap);
-        let pause = led.resumed - led.asked;
+        let Led { concluded: Concluded { marked, flushed, number }, stop } = led;
+        let pause = stop.pause();
         self.record_pause(pause + stops.total(), pause.max(stops.longest()));
         let times = Times {
             sweep: swept - begin,
-            stop: led.stopped - led.asked,
-            marked: led.flushed - led.asked,
+            stop: stop.delay(),
+            marked: flushed - stop.asked,
             pause,
             start: stops.total(),
         };
-        self.measures.cycle(cause, &led.marked, times, Some(&stops));
-        let cpu = self.cpu_ns.fetch_add(led.marked.cpu.as_nanos() as u64, Relaxed);
+        self.measures.cycle(cause, &marked, times, Some(&stops));
+        let cpu = self.cpu_ns.fetch_add(marked.cpu.as_nanos() as u64, Relaxed);
         let record = CycleRecord {
-            number: led.number,
+            number,
             cause,
-            since_start: led.resumed - self.started,
+            since_start: stop.resumed - self.started,
             gc_cpu: Duration::from_nanos(cpu),
-            total: led.resumed - begin,
+            total: stop.resumed - begin,
             sweep: swept - begin,
             start: stops.total(),
-            stop: led.stopped - led.asked,
+            stop: stop.delay(),
             pause: pause + stops.total(),
-            flush: led.flushed - led.stopped,
-            marked: led.marked,
-            end: led.resumed - led.flushed,
-            resume: led.resumed - led.ready,
+            flush: flushed - stop.stood,
+            marked,
+            end: stop.resumed - flushed,
+            resume: stop.resumed - stop.ready,
             before,
             goal: self.pacer.goal(),
-            beside: Some(led.asked - begin),
+            beside: Some(stop.asked - begin),
         };
         self.tell(shown, &record);
     }
 
     /// The stop in which marking begins; live bytes before it.
     fn start_marking(&self, heap: &SpanHeap, world: &impl World, stops: &mut Stops) -> u64 {
-        self.in_stop(world, stops, |stopped| {
+        let (before, stop) = self.in_stop(world, |stopped| {
             world.flush_caches(stopped);
             if self.config.verify_heap {
                 heap.check(stopped);
@@ -144,28 +153,16 @@ impl Collector {
             world.begin_marking(stopped);
             self.marker.guest(heap, &self.shapes, |visitor| world.visit_still_roots(stopped, visitor));
             self.pacer.live()
-        })
+        });
+        self.take_down(&stop, stops);
+        before
     }
 
-    /// A stop of the cycle that is not its last.
-    fn in_stop<R>(&self, world: &impl World, stops: &mut Stops, f: impl FnOnce(&Stopped<'_>) -> R) -> R {
-        let stop = self.stop(world);
-        let result = f(&stop.stopped);
-        self.go_on_after(stop, world, stops);
-        result
-    }
-
-    fn stop<'w>(&self, world: &'w impl World) -> Stop<'w> {
-        let (asked, hold) = (Instant::now(), self.timeline.begin());
-        let stopped = world.stop();
-        Stop { stopped, asked, stood: Instant::now(), hold, stands: self.timeline.begin() }
-    }
-
-    fn go_on_after(&self, stop: Stop<'_>, world: &impl World, stops: &mut Stops) {
-        self.timeline.end_stop(stop.stands, Kind::WorldStopped, Why::Mark, Instant::now());
-        let resumed = world.resume(stop.stopped);
-        self.timeline.end_stop(stop.hold, Kind::Hold, Why::Mark, resumed);
-        stops.push(stop.stood - stop.asked, resumed - stop.asked);
+    /// A stop is over that was not the cycle's last.
+    fn take_down(&self, stop: &Stop, stops: &mut Stops) {
+        self.timeline.end_stop(stop.stands, Kind::WorldStopped, Why::Mark, stop.ready);
+        self.timeline.end_stop(stop.hold, Kind::Hold, Why::Mark, stop.resumed);
+        stops.push(stop.delay(), stop.pause());
     }
 
     /// Marks until nothing is left, resolves the specials, and ends the cycle; `None`: the heap is going, and the cycle with
@@ -173,7 +170,7 @@ impl Collector {
     fn lead(
         &self,
         heap: &SpanHeap,
-        world: &(impl World + Sync),
+        world: &impl World,
         cause: Cause,
         lead: &mut Lead<'_>,
         turns: &Turns<'_>,
@@ -194,55 +191,59 @@ impl Collector {
         }
         let rooted = Instant::now();
         let mut told = Told::default();
-        let mut stop = self.stop_when_all_is_marked(world, lead, turns, &mut told, stops)?;
-        if !self.specials.is_empty() || self.ephemerons().is_watching() {
-            self.phase.set(Phase::Resolving);
-            self.go_on_after(stop, world, stops);
-            if !self.resolve(heap, world, lead, turns, &mut told, stops) {
-                return None;
-            }
-            stop = self.stop(world);
-        } else {
-            self.ephemerons().end_cycle(heap, &heap.system().gc);
-        }
-        let Stop { stopped, asked, stood, .. } = stop;
-        world.flush_caches(&stopped);
-        let flushed = Instant::now();
-        let live = lead.conclude(&stopped, Bytes(self.born.load(Relaxed) as usize));
-        let marked = Marked {
-            live,
-            roots: roots + self.marker.reports().roots(),
-            root_time: rooted - started,
-            drain_time: asked - rooted,
-            ..Marked::default()
+        let end = |lead: &mut Lead<'_>, stopped: &Stopped<'_>, told: &mut Told| {
+            world.flush_caches(stopped);
+            let flushed = Instant::now();
+            let live = lead.conclude(stopped, Bytes(self.born.load(Relaxed) as usize));
+            let marked = Marked {
+                live,
+                roots: roots + self.marker.reports().roots(),
+                root_time: rooted - started,
+                ..Marked::default()
+            };
+            self.verify(heap, world, stopped, live);
+            self.phase.set(Phase::Idle);
+            world.end_marking(stopped);
+            let marking = Marking {
+                work: self.marker.reports().work(),
+                allocated: Bytes(self.born.load(Relaxed) as usize),
+                elapsed: started.elapsed(),
+                background: turns.background(),
+                assist: Duration::from_nanos(self.marker.reports().assists_ns()),
+                running: turns.running(),
+            };
+            self.tell_limiter(turns, told);
+            let number = self.conclude(heap, stopped, cause, &marked, Some(marking));
+            Concluded { marked, flushed, number }
         };
-        self.verify(heap, world, &stopped, live);
-        self.phase.set(Phase::Idle);
-        world.end_marking(&stopped);
-        let marking = Marking {
-            work: self.marker.reports().work(),
-            allocated: Bytes(self.born.load(Relaxed) as usize),
-            elapsed: started.elapsed(),
-            background: turns.background(),
-            assist: Duration::from_nanos(self.marker.reports().assists_ns()),
-            running: turns.running(),
-        };
-        self.tell_limiter(turns, &mut told);
-        let number = self.conclude(heap, &stopped, cause, &marked, Some(marking));
-        let ready = Instant::now();
-        let resumed = world.resume(stopped);
-        Some(Led { marked, asked, stopped: stood, flushed, ready, resumed, number })
+        let (mut concluded, stop) =
+            match self.stop_when_all_is_marked(heap, world, lead, turns, &mut told, stops, end)? {
+                (Some(concluded), stop) => (concluded, stop),
+                (None, stop) => {
+                    self.take_down(&stop, stops);
+                    if !self.resolve(heap, world, lead, turns, &mut told, stops) {
+                        return None;
+                    }
+                    let (mut lead, mut told) = (Lent(lead), Lent(&mut told));
+                    self.in_stop(world, |stopped| end(lead.get(), stopped, told.get()))
+                }
+            };
+        concluded.marked.drain_time = stop.asked - rooted;
+        Some(Led { concluded, stop })
     }
 
-    /// Marks until nothing is grey, stops, and finds it so still. `None`: the heap is going.
-    fn stop_when_all_is_marked<'w>(
+    /// Marks until nothing is grey, stops, and finds it so still: then, in this stop, the cycle ends with `end`, or, if there
+    /// are specials, what is reachable is known. `None`: the heap is going.
+    fn stop_when_all_is_marked(
         &self,
-        world: &'w (impl World + Sync),
+        heap: &SpanHeap,
+        world: &impl World,
         lead: &mut Lead<'_>,
         turns: &Turns<'_>,
         told: &mut Told,
         stops: &mut Stops,
-    ) -> Option<Stop<'w>> {
+        end: impl Fn(&mut Lead<'_>, &Stopped<'_>, &mut Told) -> Concluded + Sync,
+    ) -> Option<(Option<Concluded>, Stop)> {
         loop {
             if !self.mark_all(lead, turns, told) {
                 return None;
@@ -251,12 +252,25 @@ impl Collector {
             if !lead.is_done() {
                 continue;
             }
-            let stop = self.stop(world);
-            if lead.is_done() {
-                lead.mark_what_was_dropped(&stop.stopped);
-                return Some(stop);
+            let (mut lent, mut told) = (Lent(&mut *lead), Lent(&mut *told));
+            let (found, stop) = self.in_stop(world, |stopped| {
+                let lead = lent.get();
+                if !lead.is_done() {
+                    return Found::Grey;
+                }
+                lead.mark_what_was_dropped(stopped);
+                if !self.specials.is_empty() || self.ephemerons().is_watching() {
+                    self.phase.set(Phase::Resolving);
+                    return Found::Specials;
+                }
+                self.ephemerons().end_cycle(heap, &heap.system().gc);
+                Found::Nothing(end(lead, stopped, told.get()))
+            });
+            match found {
+                Found::Nothing(concluded) => return Some((Some(concluded), stop)),
+                Found::Specials => return Some((None, stop)),
+                Found::Grey => self.take_down(&stop, stops),
             }
-            self.go_on_after(stop, world, stops);
         }
     }
 
@@ -274,7 +288,7 @@ impl Collector {
     fn resolve(
         &self,
         heap: &SpanHeap,
-        world: &(impl World + Sync),
+        world: &impl World,
         lead: &mut Lead<'_>,
         turns: &Turns<'_>,
         told: &mut Told,
@@ -285,7 +299,9 @@ impl Collector {
             lead.visit(|visitor| dead.for_each(|object| visitor.any(object)));
             whole = self.mark_all(lead, turns, told);
             if whole && lead.has_dropped_some() {
-                self.in_stop(world, stops, |stopped| lead.mark_what_was_dropped(stopped));
+                let mut lent = Lent(&mut *lead);
+                let ((), stop) = self.in_stop(world, |stopped| lent.get().mark_what_was_dropped(stopped));
+                self.take_down(&stop, stops);
             }
         });
         self.timeline.end(shown, Kind::Resolve, [0; 4]);

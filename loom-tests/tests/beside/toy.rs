@@ -69,6 +69,10 @@ impl House for Toy {
         assert!(!self.marking.load(Relaxed), "a P goes while objects are marked");
     }
 
+    fn act<R>(&self, _: Seat, action: impl FnOnce() -> R) -> R {
+        action()
+    }
+
     /// As many as there are threads: who waits for a stop looks first.
     fn cpus(&self) -> usize {
         usize::MAX
@@ -171,18 +175,28 @@ impl Toy {
         self.rooted().all(|n| self.scan[n].is_black())
     }
 
+    /// Runs `f` in a stop, perhaps on the last thread to park.
+    fn in_stop<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        let (mut f, mut result) = (Some(f), None);
+        self.scheduler.in_stop(self, &mut || {
+            self.world.exclusive();
+            let f = f.take().expect("an action is run once");
+            result = Some(f());
+        });
+        result.expect("a stop's action is run")
+    }
+
     /// A cycle, which the caller leads and has begun; it is not Running.
     pub fn lead(&self) {
-        self.scheduler.stop(self, None);
-        self.world.exclusive();
-        self.marking.store(true, Relaxed);
-        self.scheduler.set_marking(true);
-        self.marks.iter().for_each(|mark| mark.store(false, Relaxed));
-        for n in self.rooted() {
-            self.scans[n].store(0, Relaxed);
-            self.scan[n].set_grey();
-        }
-        self.scheduler.resume(self, None);
+        self.in_stop(|| {
+            self.marking.store(true, Relaxed);
+            self.scheduler.set_marking(true);
+            self.marks.iter().for_each(|mark| mark.store(false, Relaxed));
+            for n in self.rooted() {
+                self.scans[n].store(0, Relaxed);
+                self.scan[n].set_grey();
+            }
+        });
         self.visit_due();
         let patience = Patience::default();
         while !self.visit_resting_roots() {
@@ -198,26 +212,34 @@ impl Toy {
             if !self.is_quiet() {
                 continue;
             }
-            self.scheduler.stop(self, None);
-            self.world.exclusive();
-            if self.is_quiet() {
+            let done = self.in_stop(|| {
+                let quiet = self.is_quiet();
+                if quiet {
+                    self.verify();
+                    if !self.resolves() {
+                        self.end_cycle();
+                    }
+                }
+                quiet
+            });
+            if done {
                 break;
             }
-            self.scheduler.resume(self, None);
         }
-        self.verify();
         if self.resolves() {
-            self.scheduler.resume(self, None);
             self.resolve();
-            self.scheduler.stop(self, None);
-            self.world.exclusive();
-            self.verify();
+            self.in_stop(|| {
+                self.verify();
+                self.end_cycle();
+            });
         }
+    }
+
+    fn end_cycle(&self) {
         self.marking.store(false, Relaxed);
         self.gone.store(false, Relaxed);
         self.scheduler.set_marking(false);
         self.cycles.fetch_add(1, Relaxed);
-        self.scheduler.resume(self, None);
     }
 
     /// In a stopped world.

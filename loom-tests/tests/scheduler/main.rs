@@ -6,6 +6,7 @@
 
 #![cfg(loom)]
 
+mod actions;
 mod fork;
 mod ps;
 mod stops;

@@ -57,6 +57,10 @@ impl House for Toy {
         self.count.fetch_sub(1, Relaxed);
     }
 
+    fn act<R>(&self, _: Seat, action: impl FnOnce() -> R) -> R {
+        action()
+    }
+
     /// As many as there are threads: who waits for a stop looks first.
     fn cpus(&self) -> usize {
         usize::MAX
@@ -95,6 +99,42 @@ impl Toy {
 
     pub fn collections(&self) -> usize {
         self.collections.load(Relaxed)
+    }
+
+    /// Returns when the models' turns have come to `turns`.
+    pub fn wait_for_turns(&self, turns: usize) {
+        let patience = Patience::default();
+        while self.turns() < turns {
+            patience.in_vain();
+            yield_now();
+        }
+    }
+
+    /// What is done in a stop.
+    fn look(&self) {
+        assert!(!self.stopped.swap(true, Relaxed), "stopped twice");
+        self.world.exclusive();
+        self.roots.iter().for_each(AccessCheck::exclusive);
+        self.ps.iter().filter(|p| p.exists.load(Acquire)).for_each(|p| p.cache.exclusive());
+        self.collections.fetch_add(1, Relaxed);
+        self.stopped.store(false, Relaxed);
+    }
+
+    /// The caller, who has no seat, stops the world `stops` times in one collection, has whoever comes last look at it, and
+    /// goes on collecting until the models' turns have come to `turns`.
+    pub fn collect_unseated(&self, stops: usize, turns: usize) {
+        self.scheduler.begin_collection_unseated();
+        for _ in 0..stops {
+            let (before, mut acts) = (self.collections(), 0);
+            self.scheduler.in_stop(self, &mut || {
+                self.look();
+                acts += 1;
+            });
+            // The action's, perhaps on another thread, is seen here.
+            assert_eq!((acts, self.collections()), (1, before + 1), "an action is run once");
+        }
+        self.wait_for_turns(turns);
+        self.scheduler.end_collection();
     }
 
     /// With everybody gone: no P more than the limit, none at all without one.
@@ -157,22 +197,14 @@ impl Guest<'_> {
 
     /// Runs without a look at the poll word until the models' turns have come to `turns`.
     pub fn wait_for_turns(&self, turns: usize) {
-        let patience = Patience::default();
-        while self.toy.turns() < turns {
-            patience.in_vain();
-            yield_now();
-        }
+        self.toy.wait_for_turns(turns);
         self.work();
     }
 
     /// Blocks until the models' turns have come to `turns`.
     pub fn block_until(&mut self, turns: usize) {
         self.toy.scheduler.block(self.toy, self.seat);
-        let patience = Patience::default();
-        while self.toy.turns() < turns {
-            patience.in_vain();
-            yield_now();
-        }
+        self.toy.wait_for_turns(turns);
         self.p = self.toy.scheduler.unblock(self.toy, self.seat);
         self.work();
     }
@@ -190,13 +222,8 @@ impl Guest<'_> {
             return false;
         }
         self.work();
-        toy.scheduler.stop(toy, Some(self.seat));
-        assert!(!toy.stopped.swap(true, Relaxed), "stopped twice");
-        toy.world.exclusive();
-        toy.roots.iter().for_each(AccessCheck::exclusive);
-        toy.ps.iter().filter(|p| p.exists.load(Acquire)).for_each(|p| p.cache.exclusive());
-        toy.collections.fetch_add(1, Relaxed);
-        toy.stopped.store(false, Relaxed);
+        toy.scheduler.stop(toy, self.seat);
+        toy.look();
         toy.scheduler.resume(toy, Some(self.seat));
         self.work();
         sweep();

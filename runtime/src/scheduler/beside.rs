@@ -59,7 +59,7 @@ impl Scheduler {
         if inner.owed != 0 && inner.running < house.cpus() {
             self.handshake.set(Stage::Asked);
             drop(inner);
-            self.handshake.look_for(Stage::Over);
+            self.handshake.look_for_the_end();
             inner = lock(&self.inner);
         }
         while inner.owed != 0 {

@@ -34,16 +34,26 @@ impl Progress {
         self.0.store(stage as u32, Release);
     }
 
-    /// Returns when it is that far, or after a while. In a model at once: what is decided under the lock must do.
-    pub(super) fn look_for(&self, stage: Stage) {
+    /// Returns when nothing is asked for any more, or after a while.
+    pub(super) fn look_past_asking(&self) {
+        self.look(|stage| stage != Stage::Asked as u32);
+    }
+
+    /// Returns when it is over, or after a while.
+    pub(super) fn look_for_the_end(&self) {
+        self.look(|stage| stage == Stage::Over as u32);
+    }
+
+    /// In a model returns at once: what is decided under the lock must do.
+    fn look(&self, so: impl Fn(u32) -> bool) {
         #[cfg(not(loom))]
         {
             let began = Instant::now();
-            while self.0.load(Acquire) != stage as u32 && began.elapsed() < LOOKS {
+            while !so(self.0.load(Acquire)) && began.elapsed() < LOOKS {
                 (0..16).for_each(|_| std::hint::spin_loop());
             }
         }
         #[cfg(loom)]
-        let _ = stage;
+        let _ = so;
     }
 }

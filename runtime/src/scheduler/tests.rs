@@ -54,6 +54,10 @@ impl House for Count {
         self.alive.fetch_sub(1, SeqCst);
     }
 
+    fn act<R>(&self, _: Seat, action: impl FnOnce() -> R) -> R {
+        action()
+    }
+
     /// As many as there are threads: who waits for a stop looks first.
     fn cpus(&self) -> usize {
         usize::MAX
@@ -188,7 +192,7 @@ fn the_world_stops_when_all_are_parked_or_blocked() {
     std::thread::scope(|scope| {
         let world = scope.spawn(|| {
             assert!(scheduler.begin_collection(collector));
-            scheduler.stop(&house, Some(collector));
+            scheduler.stop(&house, collector);
             stopped.store(true, SeqCst);
             // Who unblocks or attaches now waits; who detaches, too.
             std::thread::sleep(Duration::from_millis(20));
@@ -233,7 +237,7 @@ fn one_collects_and_the_others_wait_for_it() {
         let other = scope.spawn(|| scheduler.begin_collection(second));
         // The one that waits is parked, so that the stop need not ring for it.
         until("a parked thread", || lock(&scheduler.inner).running == 1);
-        scheduler.stop(&house, Some(first));
+        scheduler.stop(&house, first);
         scheduler.resume(&house, Some(first));
         assert!(!other.is_finished(), "the collection is not over with the stop");
         scheduler.end_collection();
@@ -366,7 +370,7 @@ fn threads_of_all_sorts_keep_the_equations() {
                                 scheduler.unblock(house, seat);
                             }
                             2 if scheduler.begin_collection(seat) => {
-                                scheduler.stop(house, Some(seat));
+                                scheduler.stop(house, seat);
                                 assert_eq!(inside.load(SeqCst), 0, "somebody runs in a stopped world");
                                 check(scheduler, house);
                                 scheduler.resume(house, Some(seat));
@@ -418,7 +422,7 @@ fn in_a_child_the_others_seats_are_free() {
     assert_ne!(q, p);
     scheduler.block(house, other);
     assert!(scheduler.begin_collection(own));
-    scheduler.stop(house, Some(own));
+    scheduler.stop(house, own);
     scheduler.resume(house, Some(own));
     scheduler.end_collection();
     scheduler.unblock(house, other);
@@ -438,8 +442,7 @@ fn a_fork_does_not_keep_a_heap_that_goes() {
     scheduler.begin_collection_unseated();
     assert!(!scheduler.stop_for_fork(&house));
     scheduler.no_fork(&house);
-    scheduler.stop(&house, None);
-    scheduler.resume(&house, None);
+    scheduler.in_stop(&house, &mut || ());
     scheduler.end_collection();
     scheduler.begin_collection_unseated();
 }
