@@ -18,8 +18,9 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 /// Bytes that a worker marks between two looks at whose turn it is. Higher: turns are kept less well, and the other
-/// workers learn of the work done later. Lower: the clock is read more often than it pays.
-const QUANTUM: usize = 128 << 10;
+/// workers learn of the work done later. Lower: where the program has a thread on each processor, a worker takes one from it
+/// more often for a shorter while, and that the clock is read costs more.
+const QUANTUM: usize = 512 << 10;
 /// How long a worker rests that has no turn or finds no work. Higher: work waits. Lower: it wakes for nothing.
 const REST: Duration = Duration::from_micros(100);
 /// Looks for work of an assist that found none, before it gives up.
