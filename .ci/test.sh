@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the steps named (fmt, clippy, ...), or all of them in this order, and goes on after a failure. Those joined by a plus
-# run side by side: each keeps one processor busy, and looks at no clock. Prints what each says, its time, and at the end what
+# run side by side: none keeps two processors busy, or measures time. Prints what each says, its time, and at the end what
 # failed and 'N passed, N failed': tests where a step counts them, else the step.
 set -u
 cd "$(dirname "$0")/.." || exit
@@ -20,7 +20,7 @@ run() {
 }
 # count <step>: what came of it
 count() {
-    local status seconds p f verdict
+    local status=1 seconds=0 p f verdict
     read -r status seconds <"$logs/$1.status"
     # Rust's harness counts each test binary, the scripts print one total.
     read -r p f < <(awk '/^test result: / { p += $4; f += $6 } /^[0-9]+ passed, [0-9]+ failed$/ { p += $1; f += $3 }

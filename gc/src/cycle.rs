@@ -2,6 +2,7 @@
 //! is done beside the program is in `beside`.
 
 mod beside;
+mod stop;
 
 use crate::layout::Layouts;
 use crate::mark::{Marked, Marker, count_marked};
@@ -102,29 +103,6 @@ pub struct CycleRecord {
     pub goal: u64,
     /// Of a cycle beside the program: its last stop was asked for so long after it began.
     pub beside: Option<Duration>,
-}
-
-/// A stop of the world that is over: when it was asked for, the world stood, all was done, and the world went on.
-struct Stop {
-    asked: Instant,
-    stood: Instant,
-    ready: Instant,
-    resumed: Instant,
-    /// What the timeline shows from the request, and from where the world stood.
-    hold: Option<Began>,
-    stands: Option<Began>,
-}
-
-impl Stop {
-    /// How long the world was in coming to stand.
-    fn delay(&self) -> Duration {
-        self.stood - self.asked
-    }
-
-    /// The whole of it, from the request.
-    fn pause(&self) -> Duration {
-        self.resumed - self.asked
-    }
 }
 
 /// The collector of one heap. One thread at a time runs a cycle: who stops the world sees to it.
@@ -384,22 +362,6 @@ impl Collector {
             beside: None,
         };
         self.tell(shown, &record);
-    }
-
-    /// Runs `f` in a stop of the world.
-    fn in_stop<R: Send>(&self, world: &impl World, f: impl FnOnce(&Stopped<'_>) -> R + Send) -> (R, Stop) {
-        let (asked, hold) = self.timeline.begin_now();
-        let (mut f, mut done) = (Some(f), None);
-        let resumed = world.in_stop(&mut |stopped| {
-            let (stood, stands) = self.timeline.begin_now();
-            done = f.take().map(|f| (f(stopped), stood, stands, Instant::now()));
-        });
-        match done {
-            Some((result, stood, stands, ready)) => {
-                (result, Stop { asked, stood, ready, resumed, hold, stands })
-            }
-            None => fatal(format_args!("a stop without its action")),
-        }
     }
 
     /// Shows a cycle that has ended in the timeline and in the trace.

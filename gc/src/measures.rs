@@ -66,16 +66,19 @@ pub struct Times {
 /// Stops of a cycle before its last that are told apart. Beyond, they are told as one.
 const STOPS_MOST: usize = 8;
 
-/// The stops of a cycle before its last one: how late the world stood still, and how long the stop was in all.
+/// The stops of a cycle before its last one: how late the world stood still, how long the stop was in all, and how long
+/// mutators worked in them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stops {
     stops: [(Duration, Duration); STOPS_MOST],
     len: usize,
+    borrowed: Duration,
 }
 
 impl Stops {
     /// Adds one.
-    pub fn push(&mut self, delay: Duration, pause: Duration) {
+    pub fn push(&mut self, delay: Duration, pause: Duration, borrowed: Duration) {
+        self.borrowed += borrowed;
         if self.len < STOPS_MOST {
             self.stops[self.len] = (delay, pause);
             self.len += 1;
@@ -88,6 +91,11 @@ impl Stops {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (Duration, Duration)> {
         self.stops[..self.len].iter().copied()
+    }
+
+    /// Mutators' time in them that was the collector's.
+    pub fn borrowed(&self) -> Duration {
+        self.borrowed
     }
 
     /// The longest.
@@ -332,8 +340,8 @@ mod tests {
         let t = Duration::from_nanos;
         let marked = Marked { root_time: t(3000), drain_time: t(50_000), ..Marked::default() };
         let mut stops = Stops::default();
-        stops.push(t(10), t(40));
-        stops.push(t(5), t(20));
+        stops.push(t(10), t(40), t(3));
+        stops.push(t(5), t(20), t(0));
         let times = Times { sweep: t(7), stop: t(100), marked: t(150), pause: t(180), start: stops.total() };
         measures.cycle(Cause::Pace, &marked, times, Some(&stops));
         measures.read(|view| {
@@ -342,7 +350,7 @@ mod tests {
             assert_eq!((sum(Timed::Pause), sum(Timed::Beside)), (240, 53_000));
             assert_eq!((sum(Timed::Flush), sum(Timed::End), sum(Timed::Start)), (50, 30, 60));
             assert_eq!((view.durations(Timed::Pause).count(), sum(Timed::Delay)), (3, 115));
-            assert_eq!(view.totals.stop_ns, 240);
+            assert_eq!((view.totals.stop_ns, stops.borrowed()), (240, t(3)));
         });
     }
 
@@ -357,7 +365,7 @@ mod tests {
                         let t = |n| Duration::from_nanos(n);
                         let marked = Marked { root_time: t(i), drain_time: t(3 * i), ..Marked::default() };
                         let mut stops = Stops::default();
-                        stops.push(t(i), t(2 * i));
+                        stops.push(t(i), t(2 * i), t(0));
                         let beside = (i % 2 == 0).then_some(&stops);
                         let start = beside.map_or(t(0), Stops::total);
                         let times =

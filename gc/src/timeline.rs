@@ -493,7 +493,7 @@ fn create(path: &Path) -> io::Result<File> {
     }
 }
 
-fn current_tid() -> u32 {
+pub(crate) fn current_tid() -> u32 {
     // SAFETY: no preconditions.
     unsafe { libc::gettid() as u32 }
 }

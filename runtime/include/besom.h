@@ -212,9 +212,9 @@ typedef struct besom_options {
     besom_encoding encoding; /* for BESOM_VALUES.  default: plain aligned pointers */
     besom_trace_fn trace;    /* for BESOM_TRACED objects; with NULL they have no edges.  default NULL */
     besom_trace_fn roots;    /* the heap's own roots beside all others; called once a cycle with object = NULL, while
-                              * the world is stopped, in either mode, on any thread, the collector's or one that
-                              * stopped: keep it short. Stores to what it reads need no
-                              * barrier.  default NULL */
+                              * the world is stopped, in either mode: keep it short. On any thread: the collector's, or
+                              * one of the program's inside a call that passes a safepoint or detaches, on the stack
+                              * that it has there. Stores to what it reads need no barrier.  default NULL */
     void *data;              /* handed to trace, roots and out_of_memory.  default NULL */
     /* Called on the allocating thread when a full collection did not make room for `bytes`, its own or one of another
      * thread's that marked after the request. It may drop references, free handles, remove roots and lower what the

@@ -11,7 +11,7 @@ use besom_gc::{Cause, Tracer, Visitor, World};
 use besom_stats::race_detector::{acquire, outside, release};
 use std::time::Instant;
 
-/// The world, as a thread stops it: to collect, or to look at it.
+/// The world, as a thread stops it to collect.
 struct HeapWorld<'h> {
     heap: &'h Heap,
     /// Of a mutator that runs.
@@ -34,7 +34,8 @@ impl World for HeapWorld<'_> {
             return heap.in_own_stop(seat, action).1;
         }
         release(heap);
-        let resumed = heap.scheduler.in_stop(heap, &mut || heap.while_stopped(&mut *action));
+        // SAFETY: the scheduler calls it in a stop.
+        let resumed = heap.scheduler.in_stop(heap, &mut || unsafe { heap.while_stopped(&mut *action) });
         acquire(heap);
         resumed
     }
@@ -345,15 +346,17 @@ impl Heap {
     /// Stops the world for the calling thread, which runs and is the collector, and has it run `f` in it; when the world went on.
     fn in_own_stop<R>(&self, seat: Seat, f: impl FnOnce(&Stopped<'_>) -> R) -> (R, Instant) {
         self.scheduler.stop(self, seat);
-        let result = self.act(seat, || self.while_stopped(f));
+        // SAFETY: between the stop and the resume.
+        let result = self.act(seat, || unsafe { self.while_stopped(f) });
         (result, self.scheduler.resume(self, Some(seat)))
     }
 
-    /// The scheduler keeps the world stopped while the calling thread is in this.
-    fn while_stopped<R>(&self, f: impl FnOnce(&Stopped<'_>) -> R) -> R {
+    /// # Safety
+    /// The scheduler must keep the world stopped while the calling thread is in this.
+    unsafe fn while_stopped<R>(&self, f: impl FnOnce(&Stopped<'_>) -> R) -> R {
         // The VM's functions may be called now, and look at what any thread did before it stopped.
         acquire(self);
-        // SAFETY: the scheduler has parked every mutator, and keeps the others from starting.
+        // SAFETY: the caller's promise: every mutator is parked, and the others are kept from starting.
         let result = f(&unsafe { Stopped::new() });
         release(self);
         result

@@ -215,6 +215,7 @@ impl Heap {
             self.scheduler.detach(self, seat);
             return Err(Error::NoMemory);
         };
+        besom_gc::mark::warm_up();
         // SAFETY: the scheduler gave the seat to this thread.
         unsafe {
             Mutator::init(m, self, seat, &stack);
@@ -386,6 +387,10 @@ impl House for Heap {
         // SAFETY: the entry is the calling thread's.
         unsafe {
             let state = Mutator::state(m);
+            if state == 0 {
+                // It leaves a seat that it has not sat down in: there was no memory.
+                return action();
+            }
             Mutator::set_state(m, COLLECTING);
             let result = action();
             Mutator::set_state(m, state);

@@ -42,7 +42,7 @@ pub struct Options {
     pub encoding: Encoding,
     /// For traced objects.
     pub trace: Option<TraceFn>,
-    /// The heap's own roots.
+    /// The heap's own roots; called in a stop, on any thread that is the collector's or passes a safepoint.
     pub roots: Option<TraceFn>,
     /// Handed to every callback.
     pub data: *mut c_void,

@@ -14,14 +14,15 @@
 //!    `specials::resolve`), and marks what finalizers get, which the program does not reach. Stop.
 //! 7. Caches are given back, G grows, stores are watched no more. Resume.
 
-use super::{Cause, Collector, CycleRecord, Stop};
+use super::stop::Stop;
+use super::{Cause, Collector, CycleRecord};
 use crate::mark::Marked;
 use crate::mark::beside::Lead;
 use crate::mark::turn::Turns;
 use crate::measures::{Stops, Times};
 use crate::pacer::{Marking, Spent};
 use crate::phase::Phase;
-use crate::timeline::{Kind, Why};
+use crate::timeline::Kind;
 use crate::world::World;
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::stopped::Stopped;
@@ -69,18 +70,6 @@ enum Found {
     Nothing(Concluded),
 }
 
-/// What only its owner uses, handed to the thread that runs the action of a stop.
-struct Lent<'a, T>(&'a mut T);
-
-// SAFETY: the owner waits until the action has been run, so that one thread at a time uses it; no `T` that is lent is bound to its thread.
-unsafe impl<T> Send for Lent<'_, T> {}
-
-impl<T> Lent<'_, T> {
-    fn get(&mut self) -> &mut T {
-        self.0
-    }
-}
-
 impl Collector {
     pub(super) fn cycle_beside(&self, heap: &SpanHeap, world: &impl World, cause: Cause, stats: Writer<'_>) {
         self.sample(heap);
@@ -101,7 +90,8 @@ impl Collector {
             });
         drop(background);
         let Some(mut led) = led else { return };
-        led.concluded.marked.cpu = cpu + Duration::from_nanos(self.marker.reports().assists_ns());
+        let borrowed = stops.borrowed() + led.stop.borrowed();
+        led.concluded.marked.cpu = cpu + borrowed + Duration::from_nanos(self.marker.reports().assists_ns());
         led.concluded.marked.workers = workers;
         self.count_work_bytes(work, stats);
         self.sample(heap);
@@ -156,13 +146,6 @@ impl Collector {
         });
         self.take_down(&stop, stops);
         before
-    }
-
-    /// A stop is over that was not the cycle's last.
-    fn take_down(&self, stop: &Stop, stops: &mut Stops) {
-        self.timeline.end_stop(stop.stands, Kind::WorldStopped, Why::Mark, stop.ready);
-        self.timeline.end_stop(stop.hold, Kind::Hold, Why::Mark, stop.resumed);
-        stops.push(stop.delay(), stop.pause());
     }
 
     /// Marks until nothing is left, resolves the specials, and ends the cycle; `None`: the heap is going, and the cycle with
@@ -224,8 +207,7 @@ impl Collector {
                     if !self.resolve(heap, world, lead, turns, &mut told, stops) {
                         return None;
                     }
-                    let (mut lead, mut told) = (Lent(lead), Lent(&mut told));
-                    self.in_stop(world, |stopped| end(lead.get(), stopped, told.get()))
+                    self.in_stop(world, |stopped| end(lead, stopped, &mut told))
                 }
             };
         concluded.marked.drain_time = stop.asked - rooted;
@@ -252,9 +234,7 @@ impl Collector {
             if !lead.is_done() {
                 continue;
             }
-            let (mut lent, mut told) = (Lent(&mut *lead), Lent(&mut *told));
             let (found, stop) = self.in_stop(world, |stopped| {
-                let lead = lent.get();
                 if !lead.is_done() {
                     return Found::Grey;
                 }
@@ -264,7 +244,7 @@ impl Collector {
                     return Found::Specials;
                 }
                 self.ephemerons().end_cycle(heap, &heap.system().gc);
-                Found::Nothing(end(lead, stopped, told.get()))
+                Found::Nothing(end(lead, stopped, told))
             });
             match found {
                 Found::Nothing(concluded) => return Some((Some(concluded), stop)),
@@ -299,8 +279,7 @@ impl Collector {
             lead.visit(|visitor| dead.for_each(|object| visitor.any(object)));
             whole = self.mark_all(lead, turns, told);
             if whole && lead.has_dropped_some() {
-                let mut lent = Lent(&mut *lead);
-                let ((), stop) = self.in_stop(world, |stopped| lent.get().mark_what_was_dropped(stopped));
+                let ((), stop) = self.in_stop(world, |stopped| lead.mark_what_was_dropped(stopped));
                 self.take_down(&stop, stops);
             }
         });

@@ -61,6 +61,10 @@ pub struct Lead<'a> {
     worker: Worker<'a, true>,
 }
 
+// SAFETY: the deque that the worker points to may be used by one thread at a time, and so it is: who owns this waits
+// while another uses it. Nothing in it is bound to its thread.
+unsafe impl Send for Lead<'_> {}
+
 impl Marker {
     /// A cycle beside the program begins: the world is stopped, and nobody marks.
     pub fn begin_beside(&self, _: &Stopped<'_>) {

@@ -21,6 +21,7 @@ fn the_last_to_park_acts() {
             yield_now();
         }
         toy.collect_unseated(1, 2);
+        assert_eq!(toy.acts.load(Relaxed), 1, "both run, so one of them acts");
         others.into_iter().for_each(|t| t.join().unwrap());
         toy.settled();
     });
@@ -36,7 +37,11 @@ fn a_stop_follows_an_action() {
             guest.run_until(|| toy.collections() > 1);
             guest.detach();
         });
+        while toy.scheduler.attached() == 0 {
+            yield_now();
+        }
         toy.collect_unseated(2, 0);
+        assert_eq!(toy.acts.load(Relaxed), 2, "it runs again before the stop is over");
         other.join().unwrap();
         toy.settled();
     });
@@ -44,7 +49,7 @@ fn a_stop_follows_an_action() {
 
 /// The last does not park, and nobody but who asked is there to act.
 #[test]
-fn the_last_blocks_or_leaves() {
+fn the_last_blocks() {
     model(3, || {
         let toy = Toy::new(0);
         let other = start(&toy, |toy| {
@@ -53,7 +58,37 @@ fn the_last_blocks_or_leaves() {
             guest.detach();
         });
         toy.collect_unseated(1, 0);
+        assert_eq!(toy.acts.load(Relaxed), 0);
         toy.turns.fetch_add(1, Relaxed);
+        other.join().unwrap();
+        toy.settled();
+    });
+}
+
+/// The last leaves: it waits for the end of the stop, which it may have to bring about.
+#[test]
+fn the_last_leaves() {
+    model(3, || {
+        let toy = Toy::new(0);
+        let other = start(&toy, |toy| toy.attach().detach());
+        toy.collect_unseated(1, 0);
+        other.join().unwrap();
+        toy.settled();
+    });
+}
+
+/// The last steps aside, as before a fork or a cycle of its own.
+#[test]
+fn the_last_steps_aside() {
+    model(3, || {
+        let toy = Toy::new(0);
+        let other = start(&toy, |toy| {
+            let guest = toy.attach();
+            toy.scheduler.step_aside(guest.seat);
+            toy.scheduler.step_back(guest.seat);
+            guest.detach();
+        });
+        toy.collect_unseated(1, 0);
         other.join().unwrap();
         toy.settled();
     });

@@ -28,6 +28,8 @@ pub struct Toy {
     pub collections: raw::AtomicUsize,
     /// Counted by the model as it goes.
     pub turns: raw::AtomicUsize,
+    /// Actions that the last to park ran.
+    pub acts: raw::AtomicUsize,
 }
 
 impl House for Toy {
@@ -58,6 +60,7 @@ impl House for Toy {
     }
 
     fn act<R>(&self, _: Seat, action: impl FnOnce() -> R) -> R {
+        self.acts.fetch_add(1, Relaxed);
         action()
     }
 
@@ -79,6 +82,7 @@ impl Toy {
             stopped: raw::AtomicBool::new(false),
             collections: raw::AtomicUsize::new(0),
             turns: raw::AtomicUsize::new(0),
+            acts: raw::AtomicUsize::new(0),
         })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Were it always the thread that asked for the stop, each stop would last as long as it takes to wake that one, which is more than all else in
 //! it. The last thread to come to a barrier runs its action: so does `CyclicBarrier` of `java.util.concurrent`. Who asked runs the
-//! action only where nobody runs any more and nobody has parked last, because threads blocked or left.
+//! action only where the last came to rest otherwise than at a safepoint, or on its way out of its seat: it blocked, or waits for something.
 
 use super::{House, Inner, Scheduler, Seat, wait};
 use besom_stats::sync::{MutexGuard, lock};
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 /// What has become of a stop's action.
 ///
-/// - `Waits` and `Runs` imply `stopping`; `Runs` implies `running == 0`
+/// - `Waits` and `Runs` imply `stopping`; `Runs` implies `running == 0`; `Done` implies `collecting` and not `stopping`
 #[derive(Default)]
 pub(super) enum Action {
     /// There is none, or it is its owner who runs it.
@@ -93,11 +93,12 @@ impl Scheduler {
                 inner = lock(&self.inner);
                 inner.run_again(seat);
                 inner.action = Action::Done(self.end_stop(&mut inner, house));
-                // With the lock held: nobody may ask for the next stop before this thread is done with this one.
+                // With the lock held: nobody may ask for the next stop before this thread is done with this one. The program
+                // first.
+                self.resumed.notify_all();
                 if inner.stop_awaited {
                     self.stopped.notify_all();
                 }
-                self.resumed.notify_all();
                 Ok(inner)
             }
             none => {

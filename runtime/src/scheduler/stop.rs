@@ -1,5 +1,6 @@
 //! Stops of the world, and how threads take part in them.
 
+use super::action::Action;
 use super::moment::Stage;
 use super::{House, Inner, POLL_HAND_OVER, POLL_STOP, Scheduler, Seat, wait};
 use besom_stats::fatal;
@@ -85,7 +86,8 @@ impl Scheduler {
 
     /// Tells who stops the world that nobody runs any more.
     pub(super) fn announce(&self, inner: &Inner) {
-        if inner.stopping && inner.running == 0 {
+        // (While an action runs, a thread that comes and waits tells nobody anything new.)
+        if inner.stopping && inner.running == 0 && !matches!(inner.action, Action::Runs) {
             self.progress.set(Stage::Stands);
             if inner.stop_awaited {
                 self.stopped.notify_all();
