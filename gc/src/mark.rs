@@ -278,9 +278,8 @@ pub(crate) fn count_marked(heap: &SpanHeap, stopped: &Stopped<'_>) -> Bytes {
     live
 }
 
-/// Makes the calling thread's state of the deques' reclamation scheme, which allocates when first used: a helper's, and a mutator's,
-/// which may have to mark in a stop.
-pub fn warm_up() {
+/// Makes a helper's state of the deque's reclamation scheme, which allocates when first used.
+pub(crate) fn warm_up() {
     let deque: Deque<usize> = Deque::new_lifo();
     let _ = deque.stealer().steal();
 }

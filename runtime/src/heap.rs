@@ -215,7 +215,6 @@ impl Heap {
             self.scheduler.detach(self, seat);
             return Err(Error::NoMemory);
         };
-        besom_gc::mark::warm_up();
         // SAFETY: the scheduler gave the seat to this thread.
         unsafe {
             Mutator::init(m, self, seat, &stack);
