@@ -2,7 +2,7 @@
 
 use super::toy::{Guest, Toy};
 use besom_loom_tests::{Patience, model, start};
-use besom_stats::sync::{AccessCheck, Mutex, Ordering::*, lock, yield_now};
+use besom_stats::sync::{Mutex, lock, yield_now};
 use loom::sync::Arc;
 
 impl Toy {
@@ -13,12 +13,7 @@ impl Toy {
             patience.in_vain();
             yield_now();
         }
-        assert!(!self.stopped.swap(true, Relaxed), "in another's stop");
-        self.world.exclusive();
-        self.roots.iter().for_each(AccessCheck::exclusive);
-        self.ps.iter().filter(|p| p.exists.load(Acquire)).for_each(|p| p.cache.exclusive());
-        self.turns.fetch_add(1, Relaxed);
-        self.stopped.store(false, Relaxed);
+        self.look(&self.turns);
         self.scheduler.end_fork(self);
     }
 }

@@ -114,13 +114,13 @@ impl Toy {
         }
     }
 
-    /// What is done in a stop.
-    fn look(&self) {
+    /// What is done in a stop, which `count` counts.
+    pub fn look(&self, count: &raw::AtomicUsize) {
         assert!(!self.stopped.swap(true, Relaxed), "stopped twice");
         self.world.exclusive();
         self.roots.iter().for_each(AccessCheck::exclusive);
         self.ps.iter().filter(|p| p.exists.load(Acquire)).for_each(|p| p.cache.exclusive());
-        self.collections.fetch_add(1, Relaxed);
+        count.fetch_add(1, Relaxed);
         self.stopped.store(false, Relaxed);
     }
 
@@ -131,7 +131,7 @@ impl Toy {
         for _ in 0..stops {
             let (before, mut acts) = (self.collections(), 0);
             self.scheduler.in_stop(self, &mut || {
-                self.look();
+                self.look(&self.collections);
                 acts += 1;
             });
             // The action's, perhaps on another thread, is seen here.
@@ -227,7 +227,7 @@ impl Guest<'_> {
         }
         self.work();
         toy.scheduler.stop(toy, self.seat);
-        toy.look();
+        toy.look(&toy.collections);
         toy.scheduler.resume(toy, Some(self.seat));
         self.work();
         sweep();
