@@ -159,7 +159,10 @@ impl P {
                 let most = if cx.single { 1 } else { u32::MAX };
                 if let Some(run) = cx.heap.next_run(page, most, self.colour()) {
                     // SAFETY: as above.
-                    unsafe { self.set_cell(cx, cell, run) };
+                    unsafe {
+                        self.set_cell(cx, cell, run);
+                        self.owe(cx, (run.end - run.start) as i64);
+                    }
                     return Refill::Done;
                 }
                 // SAFETY: as above.
@@ -213,8 +216,6 @@ impl P {
         span.cache(cx.heap.generation());
         let bytes = i64::from(span.free_count()) * i64::from(facts.slot_bytes);
         cx.collector.pacer().credit(bytes);
-        // SAFETY: as above.
-        unsafe { self.owe(cx, bytes) };
         let (word, bit) = self.cached(cell);
         // SAFETY: as above.
         unsafe {

@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 const QUANTUM: usize = 512 << 10;
 /// How long a worker rests that has no turn or finds no work. Higher: work waits. Lower: it wakes for nothing.
 const REST: Duration = Duration::from_micros(100);
+/// Bytes of marking after which a worker says what it has earned. Higher: mutators mark what they owe while a worker has done so
+/// already. Lower: shared lines are written more often.
+const EARN: usize = 32 << 10;
 /// Looks for work of an assist that found none, before it gives up.
 const LOOKS: u32 = 200;
 
@@ -194,11 +197,15 @@ impl Marker {
 
     /// Marks for a while; whether the worker has something in its hands still.
     fn quantum(&self, worker: &mut Worker<'_, true>, turns: &Turns<'_>, turn: Turn) -> bool {
-        let (began, done) = (Instant::now(), worker.done());
-        let empty = worker.drain_some(QUANTUM);
+        let (began, end) = (Instant::now(), worker.done() + QUANTUM);
+        let mut empty = false;
+        while !empty && worker.done() < end {
+            let done = worker.done();
+            empty = worker.drain_some(EARN);
+            worker.report();
+            self.shared.reports.earn(Bytes(worker.done() - done));
+        }
         turns.took(turn, began.elapsed());
-        worker.report();
-        self.shared.reports.earn(Bytes(worker.done() - done));
         !empty || worker.refill()
     }
 }
