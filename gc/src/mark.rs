@@ -1,7 +1,7 @@
 //! Marking: from the roots to everything that they reach, by one worker or several.
 //!
 //! An object is marked when it is discovered, and queued if it can hold pointers. Queues are stacks of
-//! blocks, local to each worker; whole blocks move between workers through `crossbeam-deque`.
+//! blocks, local to each worker; whole blocks move between workers through the pile.
 
 pub mod beside;
 pub mod block;
@@ -26,7 +26,6 @@ use besom_stats::sync::{
     raw::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 use block::BlockPool;
-use crossbeam_deque::{Steal, Stealer, Worker as Deque};
 use gang::Gang;
 use pile::Pile;
 use reports::Reports;
@@ -43,7 +42,6 @@ const PARALLEL_FROM: Bytes = Bytes(1 << 20);
 /// - when nobody is active, `live of all workers - twice` == bytes of the slots that are marked, but for those born so, unless `recount`
 pub struct Shared {
     pub(crate) pool: BlockPool,
-    pub(crate) stealers: Vec<Stealer<usize>>,
     pub(crate) termination: Termination,
     /// Grey objects that are no worker's.
     pub(crate) pile: Pile,
@@ -64,32 +62,12 @@ impl Shared {
         let twice = Bytes(self.twice.swap(0, Relaxed));
         if self.recount.swap(false, Relaxed) { count_marked(heap, stopped) } else { counted - twice }
     }
-
-    /// Whether there may be work for worker `index`, in the pile or in another's deque.
-    fn has_work(&self, index: usize) -> bool {
-        !self.pile.is_empty() || self.others(index).any(|s| !s.is_empty())
-    }
-
-    fn others(&self, index: usize) -> impl Iterator<Item = &Stealer<usize>> {
-        self.stealers.iter().enumerate().filter(move |(i, _)| *i != index).map(|(_, s)| s)
-    }
-
-    /// A block of the pile, or of another's deque.
-    fn steal(&self, index: usize) -> Option<usize> {
-        let piled = self.pile.take().map(|block| block.expose_provenance());
-        piled.or_else(|| {
-            self.others(index).find_map(|s| match s.steal() {
-                Steal::Success(block) => Some(block),
-                Steal::Empty | Steal::Retry => None,
-            })
-        })
-    }
 }
 
 /// The marker of one heap.
 pub struct Marker {
     shared: Shared,
-    deques: Vec<Mutex<Deque<usize>>>,
+    workers: usize,
     gang: Gang,
     bell: Bell,
 }
@@ -114,13 +92,9 @@ pub struct Marked {
 impl Marker {
     /// A marker with at most `workers` workers, the caller of a cycle among them.
     pub fn new(workers: usize, reserve: Bytes) -> Result<Marker, OutOfMemory> {
-        let deques: Vec<Deque<usize>> = (0..workers).map(|_| Deque::new_lifo()).collect();
-        let stealers = deques.iter().map(Deque::stealer).collect();
-        let deques = deques.into_iter().map(Mutex::new).collect();
         Ok(Marker {
             shared: Shared {
                 pool: BlockPool::new(reserve, workers)?,
-                stealers,
                 termination: Termination::new(),
                 pile: Pile::new(),
                 reports: Reports::new(),
@@ -129,7 +103,7 @@ impl Marker {
                 recount: AtomicBool::new(false),
                 twice: AtomicUsize::new(0),
             },
-            deques,
+            workers,
             gang: Gang::new(workers - 1),
             bell: Bell::default(),
         })
@@ -138,11 +112,9 @@ impl Marker {
     /// Does what the threads of a cycle must not do while the world is stopped, i.e. what allocates. How many helpers
     /// are to be woken where so much is likely to be marked.
     pub fn prepare(&self, likely: Bytes) -> usize {
-        if self.deques.len() == 1 || likely < PARALLEL_FROM {
+        if self.workers == 1 || likely < PARALLEL_FROM {
             return 0;
         }
-        // The thread's state in the deques' reclamation scheme is allocated when first used: by an empty steal.
-        let _ = self.shared.stealers[1].steal();
         self.gang.ensure_started();
         self.gang.started()
     }
@@ -176,8 +148,7 @@ impl Marker {
         roots: impl FnOnce(&mut dyn Visitor) -> Bytes,
     ) -> Marked {
         let (start, began) = (Instant::now(), thread_cpu_time());
-        let own = lock(&self.deques[0]);
-        let mut first = Worker::<PARALLEL>::new(heap, shapes, &self.shared, &own, 0);
+        let mut first = Worker::<PARALLEL>::new(heap, shapes, &self.shared, 0);
         let ephemerons = &self.shared.ephemerons;
         ephemerons.begin_cycle();
         self.shared.termination.begin();
@@ -187,8 +158,7 @@ impl Marker {
         let mut workers = 1;
         let helper = |index: usize| {
             let (began, shown) = (thread_cpu_time(), timeline.begin());
-            let deque = lock(&self.deques[index]);
-            let mut worker = Worker::<PARALLEL>::new(heap, shapes, &self.shared, &deque, index);
+            let mut worker = Worker::<PARALLEL>::new(heap, shapes, &self.shared, index);
             self.shared.termination.join();
             worker.drain();
             timeline.end(shown, Kind::MarkHelper, [worker.live().0 as u64, 0, 0, 0]);
@@ -276,10 +246,4 @@ pub(crate) fn count_marked(heap: &SpanHeap, stopped: &Stopped<'_>) -> Bytes {
         });
     });
     live
-}
-
-/// Makes a helper's state of the deque's reclamation scheme, which allocates when first used.
-pub(crate) fn warm_up() {
-    let deque: Deque<usize> = Deque::new_lifo();
-    let _ = deque.stealer().steal();
 }

@@ -1,7 +1,7 @@
-//! Models of mark termination with stealing: no worker leaves before all is scanned, and all leave.
+//! Models of mark termination with work that is shared: no worker leaves before all is scanned, and all leave.
 //!
-//! The workers are as in `mark::worker`, with a locked queue for the deque; a look at another's deque takes no lock, so
-//! that it orders nothing, and may be out of date. The work is a tree: number n leads to 2n+1 and 2n+2.
+//! The workers are as in `mark::worker`, with a locked stack of numbers for the pile; a look at it takes no lock, so
+//! that it orders nothing (the pile's own does), and may be out of date. The work is a tree: number n leads to 2n+1 and 2n+2.
 
 #![cfg(loom)]
 
@@ -9,16 +9,15 @@ use besom_gc::mark::termination::Termination;
 use besom_loom_tests::{Patience, model, start};
 use besom_stats::sync::{AccessCheck, AtomicUsize, Mutex, Ordering::Relaxed, lock, raw};
 use loom::sync::Arc;
-use std::collections::VecDeque;
 
 #[derive(Default)]
-struct Deque {
-    items: Mutex<VecDeque<usize>>,
+struct Pile {
+    items: Mutex<Vec<usize>>,
     len: AtomicUsize,
 }
 
-impl Deque {
-    fn with<R>(&self, f: impl FnOnce(&mut VecDeque<usize>) -> R) -> R {
+impl Pile {
+    fn with<R>(&self, f: impl FnOnce(&mut Vec<usize>) -> R) -> R {
         let mut items = lock(&self.items);
         let result = f(&mut items);
         self.len.store(items.len(), Relaxed);
@@ -30,19 +29,19 @@ impl Deque {
     }
 }
 
-struct Toy<const N: usize, const WORKERS: usize> {
+struct Toy<const N: usize> {
     termination: Termination,
-    deques: [Deque; WORKERS],
+    pile: Pile,
     /// Touched by the scan of its number; who leaves may look.
     scanned: [AccessCheck; N],
     scans: [raw::AtomicU32; N],
 }
 
-impl<const N: usize, const WORKERS: usize> Toy<N, WORKERS> {
+impl<const N: usize> Toy<N> {
     fn new() -> Arc<Self> {
         Arc::new(Toy {
             termination: Termination::new(),
-            deques: core::array::from_fn(|_| Deque::default()),
+            pile: Pile::default(),
             scanned: core::array::from_fn(|_| AccessCheck::default()),
             scans: core::array::from_fn(|_| raw::AtomicU32::new(0)),
         })
@@ -54,19 +53,17 @@ impl<const N: usize, const WORKERS: usize> Toy<N, WORKERS> {
         stack.extend((2 * n + 1..=2 * n + 2).filter(|&child| child < N));
     }
 
-    fn drain(&self, index: usize, mut stack: Vec<usize>) {
-        let others = || self.deques.iter().enumerate().filter(|(i, _)| *i != index).map(|(_, d)| d);
+    fn drain(&self, mut stack: Vec<usize>) {
         loop {
             while let Some(n) = stack.pop() {
                 self.scan(n, &mut stack);
-                if stack.len() > 1 && self.termination.wanted() {
-                    self.deques[index].with(|d| d.push_back(stack.remove(0)));
+                if stack.len() > 1 && self.termination.wanted() && self.pile.is_empty() {
+                    self.pile.with(|pile| pile.push(stack.remove(0)));
                 }
             }
-            let own = self.deques[index].with(VecDeque::pop_back);
             let patience = Patience::default();
             let looks = || {
-                let found = others().any(|d| !d.is_empty());
+                let found = !self.pile.is_empty();
                 if found {
                     patience.found()
                 } else {
@@ -74,17 +71,16 @@ impl<const N: usize, const WORKERS: usize> Toy<N, WORKERS> {
                 }
                 found
             };
-            let steal = || others().find_map(|d| d.with(VecDeque::pop_front));
-            match own.or_else(|| self.termination.find(looks, steal)) {
+            match self.termination.find(looks, || self.pile.with(Vec::pop)) {
                 Some(n) => stack.push(n),
                 None => return self.all_scanned(),
             }
         }
     }
 
-    fn help(&self, index: usize) {
+    fn help(&self) {
         self.termination.join();
-        self.drain(index, Vec::new());
+        self.drain(Vec::new());
     }
 
     fn all_scanned(&self) {
@@ -99,26 +95,26 @@ impl<const N: usize, const WORKERS: usize> Toy<N, WORKERS> {
 #[test]
 fn one_helper() {
     model(3, || {
-        let toy = Toy::<7, 2>::new();
+        let toy = Toy::<7>::new();
         toy.termination.begin();
-        let helper = start(&toy, |toy| toy.help(1));
-        toy.drain(0, vec![0]);
+        let helper = start(&toy, |toy| toy.help());
+        toy.drain(vec![0]);
         helper.join().unwrap();
         toy.all_scanned();
     });
 }
 
-/// Work lies in the first's deque when the helper comes; all of the rest goes through it.
+/// Work lies in the pile when the helper comes.
 #[test]
-fn one_helper_that_finds_work_in_the_deque() {
+fn one_helper_that_finds_work_in_the_pile() {
     model(3, || {
-        let toy = Toy::<7, 2>::new();
+        let toy = Toy::<7>::new();
         toy.termination.begin();
-        toy.deques[0].with(|d| d.push_back(2));
-        let helper = start(&toy, |toy| toy.help(1));
+        toy.pile.with(|pile| pile.push(2));
+        let helper = start(&toy, |toy| toy.help());
         let mut stack = Vec::new();
         toy.scan(0, &mut stack);
-        toy.drain(0, vec![1]);
+        toy.drain(vec![1]);
         helper.join().unwrap();
         toy.all_scanned();
     });
@@ -127,13 +123,13 @@ fn one_helper_that_finds_work_in_the_deque() {
 #[test]
 fn two_helpers() {
     model(2, || {
-        let toy = Toy::<3, 3>::new();
+        let toy = Toy::<3>::new();
         toy.termination.begin();
-        toy.deques[0].with(|d| d.extend([2, 1]));
+        toy.pile.with(|pile| pile.extend([1, 2]));
         let mut roots = Vec::new();
         toy.scan(0, &mut roots);
-        let helpers = [1, 2].map(|index| start(&toy, move |toy| toy.help(index)));
-        toy.drain(0, Vec::new());
+        let helpers = [1, 2].map(|_| start(&toy, |toy| toy.help()));
+        toy.drain(Vec::new());
         helpers.into_iter().for_each(|h| h.join().unwrap());
         toy.all_scanned();
     });
@@ -143,7 +139,7 @@ fn two_helpers() {
 #[test]
 fn a_phase_after_a_phase() {
     model(3, || {
-        let toy = Toy::<3, 2>::new();
+        let toy = Toy::<3>::new();
         toy.termination.begin();
         let helper = start(&toy, |toy| {
             toy.termination.join();
@@ -154,8 +150,8 @@ fn a_phase_after_a_phase() {
         assert!(none.is_none());
         helper.join().unwrap();
         toy.termination.begin();
-        let helper = start(&toy, |toy| toy.help(1));
-        toy.drain(0, vec![0]);
+        let helper = start(&toy, |toy| toy.help());
+        toy.drain(vec![0]);
         helper.join().unwrap();
     });
 }

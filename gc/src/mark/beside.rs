@@ -1,6 +1,6 @@
 //! Marking beside the program: a leader and its helpers, which take turns, and guests, which are mutators.
 //!
-//! A worker is active while it holds work. When nobody is active and nothing lies in the pile or the deques, marking is
+//! A worker is active while it holds work. When nobody is active and nothing lies in the pile, marking is
 //! done, if it stays so until the world is stopped: only guests can bring more.
 
 use super::Marker;
@@ -64,8 +64,7 @@ pub struct Lead<'a> {
     worker: Worker<'a, true>,
 }
 
-// SAFETY: the deque that the worker points to may be used by one thread at a time, and so it is: who owns this waits
-// while another uses it. Nothing in it is bound to its thread.
+// SAFETY: the blocks that the worker points to are its own, and nothing in it is bound to its thread.
 unsafe impl Send for Lead<'_> {}
 
 impl Marker {
@@ -135,9 +134,8 @@ impl Marker {
             }
             helpers_ns.fetch_add((thread_cpu_time() - began).as_nanos() as u64, Relaxed);
         };
-        let own = lock(&self.deques[0]);
         let result = self.gang.run(helpers, &help, || {
-            let worker = Worker::new(heap, shapes, &self.shared, &own, 0);
+            let worker = Worker::new(heap, shapes, &self.shared, 0);
             let mut leader = Lead { marker: self, heap, turns, worker };
             let result = lead(&mut leader);
             over.store(true, Release);
@@ -158,8 +156,7 @@ impl Marker {
         index: usize,
         over: &AtomicBool,
     ) -> Bytes {
-        let deque = lock(&self.deques[index]);
-        let mut worker = Worker::<true>::new(heap, shapes, &self.shared, &deque, index);
+        let mut worker = Worker::<true>::new(heap, shapes, &self.shared, index);
         let mut active = false;
         while !over.load(Acquire) {
             if self.step(&mut worker, index, turns, &mut active) == Step::Nothing {
@@ -252,7 +249,7 @@ impl Lead<'_> {
     /// Whether nobody marks, and nothing is grey.
     pub fn is_quiet(&self) -> bool {
         let shared = &self.marker.shared;
-        shared.termination.is_quiet(|| !shared.has_work(usize::MAX))
+        shared.termination.is_quiet(|| shared.pile.is_empty())
     }
 
     /// The same, and no ephemeron waits for its key that nobody would wake.

@@ -9,7 +9,7 @@ use besom_alloc_core::units::Bytes;
 use besom_stats::sync::raw::{AtomicU32, Ordering::*};
 use besom_stats::sync::{Held, Mutex, hold, lock};
 
-/// Bytes of a block. Higher: less sharing. Lower: more trips to the pool and the deque.
+/// Bytes of a block. Higher: less sharing. Lower: more trips to the pool and the pile.
 pub const BLOCK_BYTES: usize = 4096;
 const HEADER: usize = 16;
 /// The queue's share of the reservation: a list of `n` 16-byte objects never needs more than a few entries, a
@@ -21,12 +21,12 @@ const KEEP: usize = 256 << 10;
 /// who mark, which may wait for them.
 const GUESTS: usize = 16;
 
-/// A block: part of one worker's stack, in the deque, or free.
+/// A block: part of one worker's stack, in the pile, or free.
 #[repr(C, align(4096))]
 pub struct Block {
     /// The block below in a stack, or the next free one.
     pub next: *mut Block,
-    /// Bytes of entries, of a block in a deque.
+    /// Bytes of entries, of a block in the pile.
     pub filled: usize,
     entries: [u64; (BLOCK_BYTES - HEADER) / 8],
 }

@@ -145,8 +145,6 @@ unsafe extern "C" fn helper(arg: *mut c_void) -> *mut c_void {
     let index = core.next_index.fetch_add(1, Relaxed) + 1;
     let mut seen = 0;
     let mut state = lock(&core.state);
-    // With the lock, so that a fork comes before it or after.
-    super::warm_up();
     loop {
         if state.quit {
             return std::ptr::null_mut();

@@ -1,16 +1,16 @@
 //! When is marking done? When no worker has work, and none is about to get some.
 //!
-//! `active` counts the workers that hold work or are trying to steal some: a worker leaves when its own stack
-//! and its own deque are empty, and enters *before* it steals. Only active workers create work, so
+//! `active` counts the workers that hold work or are trying to take some: a worker leaves when its own stack
+//! is empty, and enters *before* it takes a block out of the pile. Only active workers create work, so
 //! `active == 0` once is `active == 0` for good.
 //!
 //! Beside the program there are guests, too: mutators that scan their roots, hand in what they overwrote, or assist. They join
 //! for that time, and put what they leave grey into the pile before they leave. So 'nobody active and nothing in
-//! pile and deques' is final if no guest can come: in a stopped world. Helpers go on there: between a look at `active` and
+//! the pile' is final if no guest can come: in a stopped world. Helpers go on there: between a look at `active` and
 //! one at the pile one of them may enter and take the last block, so `active` also tells whether somebody entered.
 //!
 //! All operations are sequentially consistent read-modify-writes: a worker's entry must come before the
-//! departure of the one that it steals from, in the one order that everybody sees.
+//! departure of the one whose block it takes, in the one order that everybody sees.
 
 use besom_stats::sync::{AtomicUsize, Ordering::SeqCst};
 
@@ -70,12 +70,12 @@ impl Termination {
 
     /// Tries once to get work, without waiting: [`Self::find`] for those who have something else to do. Who gets some is
     /// active.
-    pub fn try_find<T>(&self, looks: impl Fn() -> bool, steal: impl FnOnce() -> Option<T>) -> Option<T> {
+    pub fn try_find<T>(&self, looks: impl Fn() -> bool, take: impl FnOnce() -> Option<T>) -> Option<T> {
         if !looks() {
             return None;
         }
         self.active.fetch_add(ENTER, SeqCst);
-        let found = steal();
+        let found = take();
         if found.is_none() {
             self.active.fetch_sub(LEAVE, SeqCst);
         }
@@ -96,17 +96,17 @@ impl Termination {
         self.idle.load(besom_stats::sync::Ordering::Relaxed) > 0
     }
 
-    /// The caller has run out of work. Returns what it stole, being active again, or `None` when there is
-    /// nothing left anywhere: the caller has left. `looks` tells whether there may be something to steal,
-    /// `steal` tries.
-    pub fn find<T>(&self, looks: impl Fn() -> bool, mut steal: impl FnMut() -> Option<T>) -> Option<T> {
+    /// The caller has run out of work. Returns what it took, being active again, or `None` when there is
+    /// nothing left anywhere: the caller has left. `looks` tells whether there may be something to take,
+    /// `take` tries.
+    pub fn find<T>(&self, looks: impl Fn() -> bool, mut take: impl FnMut() -> Option<T>) -> Option<T> {
         self.idle.fetch_add(1, SeqCst);
         self.active.fetch_sub(LEAVE, SeqCst);
         let mut spins = 0u32;
         let found = loop {
             if looks() {
                 self.active.fetch_add(ENTER, SeqCst);
-                if let Some(work) = steal() {
+                if let Some(work) = take() {
                     break Some(work);
                 }
                 self.active.fetch_sub(LEAVE, SeqCst);

@@ -17,7 +17,6 @@ use besom_alloc_core::stopped::Stopped;
 use besom_alloc_core::units::{Bytes, PAGE_SIZE};
 use besom_stats::fatal;
 use besom_stats::sync::raw::{AtomicU16, AtomicU64, Ordering::*, fence};
-use crossbeam_deque::Worker as Deque;
 use held::Held;
 
 /// Objects between their prefetch and their scan; a power of two. Higher: lines are evicted before they are used,
@@ -70,8 +69,6 @@ pub struct Worker<'a, const PARALLEL: bool> {
     class_infos: &'a [ClassInfo],
     shapes: &'a Shapes,
     shared: &'a Shared,
-    /// Where others can take its blocks; a guest has none, and leaves them in the pile.
-    deque: Option<&'a Deque<usize>>,
     index: usize,
     /// The end of the stack.
     cursor: Cursor,
@@ -93,22 +90,14 @@ pub struct Worker<'a, const PARALLEL: bool> {
 }
 
 impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
-    pub(super) fn new(
-        heap: &'a SpanHeap,
-        shapes: &'a Shapes,
-        shared: &'a Shared,
-        deque: &'a Deque<usize>,
-        index: usize,
-    ) -> Self {
-        let block = shared.pool.own(index);
-        Worker::on(heap, shapes, shared, Some(deque), index, block)
+    pub(super) fn new(heap: &'a SpanHeap, shapes: &'a Shapes, shared: &'a Shared, index: usize) -> Self {
+        Worker::on(heap, shapes, shared, index, shared.pool.own(index))
     }
 
     fn on(
         heap: &'a SpanHeap,
         shapes: &'a Shapes,
         shared: &'a Shared,
-        deque: Option<&'a Deque<usize>>,
         index: usize,
         block: *mut Block,
     ) -> Self {
@@ -121,7 +110,6 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             class_infos: heap.classes().infos(),
             shapes,
             shared,
-            deque,
             index,
             cursor: Cursor::bottom(block),
             ring: [NOTHING; PREFETCH],
@@ -156,13 +144,9 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     pub fn drain(&mut self) {
         loop {
             self.drain_own(true);
-            if let Some(block) = self.deque.and_then(Deque::pop) {
-                self.adopt(block);
-                continue;
-            }
             self.set_held();
-            let (shared, index) = (self.shared, self.index);
-            match shared.termination.find(|| shared.has_work(index), || shared.steal(index)) {
+            let pile = &self.shared.pile;
+            match self.shared.termination.find(|| !pile.is_empty(), || pile.take()) {
                 Some(block) => self.adopt(block),
                 None => return,
             }
@@ -227,7 +211,7 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     /// Shares work if somebody wants some, and it may; whether the worker has done so much.
     #[inline(never)]
     fn look_up(&mut self, end: usize, shares: bool) -> bool {
-        if shares && self.shared.termination.wanted() {
+        if shares && self.shared.termination.wanted() && self.shared.pile.is_empty() {
             self.share();
         }
         self.look_at = self.live + SHARE_EVERY.min(end.saturating_sub(self.done()));

@@ -1,4 +1,4 @@
-//! What a worker exchanges with others: blocks, through its deque, another's, or the pile; and a guest's coming and going.
+//! What a worker exchanges with others: blocks, through the pile; and a guest's coming and going.
 
 use super::{NOTHING, PREFETCH, Worker};
 use crate::mark::Shared;
@@ -6,19 +6,10 @@ use crate::mark::block::{Block, Cursor};
 use crate::scan::Shapes;
 use besom_alloc_core::span_heap::SpanHeap;
 use besom_alloc_core::units::Bytes;
-use crossbeam_deque::Worker as Deque;
-
-/// Blocks in a deque; below the capacity that it is born with, so that it never grows in a stopped world.
-const DEQUE_MOST: usize = 48;
 
 impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
-    /// Gets work of its own deque, the pile or another's deque, if the stack is empty. The worker is active; with nothing
-    /// found it has left.
+    /// Gets work out of the pile; the stack is empty. The worker is active; with nothing found it has left.
     pub(in crate::mark) fn refill(&mut self) -> bool {
-        if let Some(block) = self.deque.and_then(Deque::pop) {
-            self.adopt(block);
-            return true;
-        }
         self.leave();
         self.enter()
     }
@@ -45,8 +36,8 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
 
     /// Gets work where others left it. The worker is not active; when something was found it is.
     pub(in crate::mark) fn enter(&mut self) -> bool {
-        let (shared, index) = (self.shared, self.index);
-        match shared.termination.try_find(|| shared.has_work(index), || shared.steal(index)) {
+        let pile = &self.shared.pile;
+        match self.shared.termination.try_find(|| !pile.is_empty(), || pile.take()) {
             Some(block) => {
                 self.look_for_watch();
                 self.adopt(block);
@@ -62,12 +53,6 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
             let old = self.turn_ring(NOTHING);
             if old != NOTHING {
                 self.push(old);
-            }
-        }
-        if let Some(deque) = self.deque {
-            while let Some(block) = deque.pop() {
-                // SAFETY: who takes a block out of a deque owns it.
-                unsafe { self.shared.pile.push(std::ptr::with_exposed_provenance_mut(block)) };
             }
         }
         // SAFETY: the blocks of the stack are this worker's own; those below the top are full or were split.
@@ -102,10 +87,9 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
         }
     }
 
-    /// Takes over a block from a deque. The own stack is empty, so its only block goes.
-    pub(super) fn adopt(&mut self, block: usize) {
-        let block = std::ptr::with_exposed_provenance_mut::<Block>(block);
-        // SAFETY: who takes a block out of a deque owns it.
+    /// Takes over a block out of the pile. The own stack is empty, so its only block goes.
+    pub(super) fn adopt(&mut self, block: *mut Block) {
+        // SAFETY: who takes a block out of the pile owns it.
         unsafe {
             (*block).next = std::ptr::null_mut();
             self.shared.pool.give(self.cursor.block());
@@ -124,9 +108,6 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
     /// Puts work where others can take it: the block below the top, or else the older half of the top.
     #[inline(never)]
     pub(super) fn share(&mut self) {
-        if self.deque.is_some_and(|deque| deque.len() >= DEQUE_MOST) {
-            return;
-        }
         let top = self.cursor.block();
         // SAFETY: the blocks are this worker's; the two halves do not overlap.
         let block = unsafe {
@@ -152,11 +133,8 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
                 block
             }
         };
-        match self.deque {
-            Some(deque) => deque.push(block.expose_provenance()),
-            // SAFETY: the block is this worker's.
-            None => unsafe { self.shared.pile.push(block) },
-        }
+        // SAFETY: the block is this worker's.
+        unsafe { self.shared.pile.push(block) };
     }
 }
 
@@ -173,6 +151,6 @@ impl<'a> Worker<'a, true> {
         };
         // SAFETY: the block is the caller's.
         unsafe { (*block).next = std::ptr::null_mut() };
-        Worker::on(heap, shapes, shared, None, usize::MAX, block)
+        Worker::on(heap, shapes, shared, usize::MAX, block)
     }
 }
