@@ -67,7 +67,6 @@ impl Shared {
 /// The marker of one heap.
 pub struct Marker {
     shared: Shared,
-    workers: usize,
     gang: Gang,
     bell: Bell,
 }
@@ -103,7 +102,6 @@ impl Marker {
                 recount: AtomicBool::new(false),
                 twice: AtomicUsize::new(0),
             },
-            workers,
             gang: Gang::new(workers - 1),
             bell: Bell::default(),
         })
@@ -112,7 +110,7 @@ impl Marker {
     /// Does what the threads of a cycle must not do while the world is stopped, i.e. what allocates. How many helpers
     /// are to be woken where so much is likely to be marked.
     pub fn prepare(&self, likely: Bytes) -> usize {
-        if self.workers == 1 || likely < PARALLEL_FROM {
+        if likely < PARALLEL_FROM {
             return 0;
         }
         self.gang.ensure_started();

@@ -170,13 +170,13 @@ impl Toy {
 
     /// A helper or an assist looks for work once; whether it found some, and did it.
     fn help(&self) -> bool {
-        let steal = || {
+        let take = || {
             let mut pile = lock(&self.pile);
             let found = pile.pop();
             self.len.store(pile.len(), Release);
             found
         };
-        let Some(found) = self.termination.try_find(|| self.len.load(Acquire) != 0, steal) else {
+        let Some(found) = self.termination.try_find(|| self.len.load(Acquire) != 0, take) else {
             return false;
         };
         let mut worker = self.worker(vec![found]);

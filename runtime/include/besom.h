@@ -445,7 +445,7 @@ void *besom_new_array(besom_mutator *m, besom_layout element, size_t count);
 
 /* *slot = value, where slot is a field of object, of any pointer type. INLINE: one load, one branch, and the store
  * of one untorn word. While objects are marked, one more load and branch where the slot is 0; else a call, some ten
- * nanoseconds: what is overwritten goes into the mutator's buffer of 64 words, which it marks when it is full (Yuasa's
+ * nanoseconds: what is overwritten goes into the mutator's buffer of 32 words, which it marks when it is full (Yuasa's
  * barrier: what was reachable when marking began is kept). */
 BESOM_INLINE void besom_write(besom_mutator *m, void *object, void *slot, void *value);
 

@@ -37,7 +37,7 @@ pub struct PCache {
     seq: StatsSeq,
     /// The epoch in which the cache was last released, or found to be of: [`Context::epoch`].
     flush_gen: u32,
-    /// Bytes that the P's owner owes to marking, for what it has allocated; less than 0, what it has done in advance.
+    /// Bytes that the P's owner owes to marking, for the runs that it was handed; less than 0, what it has done in advance.
     debt: i64,
     /// Tiny blocks that were begun since the last flush, and those of the tiny cell's run that were not yet: the
     /// objects behind the first of each block are the tiny cell's count less what was begun.
@@ -147,7 +147,7 @@ impl P {
         cx.heap.stats().writer(self.seq())
     }
 
-    /// Puts free slots into a cell. `may_collect` false: it does so even if a collection is due.
+    /// Puts free slots into a cell, whose owner owes for them. `may_collect` false: it does so even if a collection is due.
     ///
     /// # Safety
     /// The caller holds the P.

@@ -1,7 +1,7 @@
 //! A mutator's barrier buffer: words that it overwrote while objects are marked, and that the collector does not know yet.
 
 /// Words that are kept until they are handed in. Higher: the last handshake has more to mark, and a store that hands in takes
-/// longer, 10 to 17 us for 64 words that lead to what no cache has. Lower: each store pays more of what handing in costs, some 100 ns.
+/// longer, 10 to 17 us for 64 of them that lead to what no cache has. Lower: each store pays more of what handing in costs, some 100 ns.
 pub const OVERWRITTEN_MOST: usize = 32;
 
 /// The words. Only their thread touches them, while it runs; empty unless it does.

@@ -17,8 +17,7 @@ use besom_stats::sync::{Condvar, Mutex, lock};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-/// Bytes that a worker marks between two looks at whose turn it is. Higher: turns are kept less well, and the other
-/// workers learn of the work done later. Lower: where the program has a thread on each processor, a worker takes one from it
+/// Bytes that a worker marks between two looks at whose turn it is. Higher: turns are kept less well. Lower: where the program has a thread on each processor, a worker takes one from it
 /// more often for a shorter while, and that the clock is read costs more.
 const QUANTUM: usize = 512 << 10;
 /// How long a worker rests that has no turn or finds no work. Higher: work waits. Lower: it wakes for nothing.
@@ -64,7 +63,8 @@ pub struct Lead<'a> {
     worker: Worker<'a, true>,
 }
 
-// SAFETY: the blocks that the worker points to are its own, and nothing in it is bound to its thread.
+// SAFETY: the blocks that the worker points to are its own, nothing in it is bound to its thread, and who owns this waits while
+// another thread uses it.
 unsafe impl Send for Lead<'_> {}
 
 impl Marker {

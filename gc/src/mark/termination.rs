@@ -9,7 +9,7 @@
 //! the pile' is final if no guest can come: in a stopped world. Helpers go on there: between a look at `active` and
 //! one at the pile one of them may enter and take the last block, so `active` also tells whether somebody entered.
 //!
-//! All operations are sequentially consistent read-modify-writes: a worker's entry must come before the
+//! All changes are sequentially consistent read-modify-writes: a worker's entry must come before the
 //! departure of the one whose block it takes, in the one order that everybody sees.
 
 use besom_stats::sync::{AtomicUsize, Ordering::SeqCst};

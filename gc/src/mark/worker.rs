@@ -22,7 +22,7 @@ use held::Held;
 /// Objects between their prefetch and their scan; a power of two. Higher: lines are evicted before they are used,
 /// and the order leaves depth first. Lower: the scan waits for memory.
 const PREFETCH: usize = 16;
-/// Bytes that are scanned between two looks at whether somebody wants work. Higher: thieves wait. Lower: a shared line is read
+/// Bytes that are scanned between two looks at whether somebody wants work. Higher: who has none waits. Lower: a shared line is read
 /// more often.
 const SHARE_EVERY: usize = 4 << 10;
 
@@ -69,7 +69,6 @@ pub struct Worker<'a, const PARALLEL: bool> {
     class_infos: &'a [ClassInfo],
     shapes: &'a Shapes,
     shared: &'a Shared,
-    index: usize,
     /// The end of the stack.
     cursor: Cursor,
     ring: [Entry; PREFETCH],
@@ -91,16 +90,10 @@ pub struct Worker<'a, const PARALLEL: bool> {
 
 impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
     pub(super) fn new(heap: &'a SpanHeap, shapes: &'a Shapes, shared: &'a Shared, index: usize) -> Self {
-        Worker::on(heap, shapes, shared, index, shared.pool.own(index))
+        Worker::on(heap, shapes, shared, shared.pool.own(index))
     }
 
-    fn on(
-        heap: &'a SpanHeap,
-        shapes: &'a Shapes,
-        shared: &'a Shared,
-        index: usize,
-        block: *mut Block,
-    ) -> Self {
+    fn on(heap: &'a SpanHeap, shapes: &'a Shapes, shared: &'a Shared, block: *mut Block) -> Self {
         let mut worker = Worker {
             heap,
             base: heap.tables().base(),
@@ -110,7 +103,6 @@ impl<'a, const PARALLEL: bool> Worker<'a, PARALLEL> {
             class_infos: heap.classes().infos(),
             shapes,
             shared,
-            index,
             cursor: Cursor::bottom(block),
             ring: [NOTHING; PREFETCH],
             ring_at: 0,

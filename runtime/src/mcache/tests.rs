@@ -130,3 +130,33 @@ fn a_p_that_goes_leaves_its_counts_and_takes_its_memory_along() {
         assert_eq!((heap.stats().alloc_count, caches()), (round * 2000, 0));
     }
 }
+
+/// A span's slots are paid for as they are handed out, not when it is cached.
+#[test]
+fn each_run_of_slots_owes_and_what_was_not_handed_out_does_not() {
+    let heap = Heap::new(&Options { scan_native_stacks: 0, ..Options::default() }).expect("a heap");
+    let p = P::new().expect("a P");
+    let (cx, pacer) = (heap.context(), heap.collector.pacer());
+    pacer.credit(1 << 20);
+    pacer.begin_marking();
+    let mut owed = 0;
+    // SAFETY: the P is this test's.
+    unsafe {
+        p.check_generation(cx);
+        let mut span = 0;
+        for run in 0..2 {
+            assert_eq!(p.refill(cx, 3, false), Refill::Done);
+            let at = p.cell(3);
+            let work = pacer.assist_work(((*at).limit - (*at).cursor) as i64);
+            assert!(work > 0, "{work}");
+            owed += work;
+            assert_eq!(p.debt(), owed, "after run {run}");
+            assert!(run == 0 || span == *p.span(3), "both are of one span");
+            span = *p.span(3);
+            (*at).cursor = (*at).limit;
+        }
+        p.pay(owed);
+        assert_eq!(p.debt(), 0);
+    }
+    pacer.end_marking();
+}

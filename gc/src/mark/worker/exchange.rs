@@ -97,12 +97,12 @@ impl<const PARALLEL: bool> Worker<'_, PARALLEL> {
         }
     }
 
-    /// Back to the worker's own block; its stack is empty, and nobody else marks.
+    /// The leader goes back to its own block; its stack is empty, and nobody else marks.
     pub(in crate::mark) fn go_home(&mut self) {
         debug_assert!(self.cursor.filled() == 0 && self.ring.iter().all(|entry| *entry == NOTHING));
         // SAFETY: the block is this worker's, and the last of its stack.
         unsafe { self.shared.pool.give(self.cursor.block()) };
-        self.cursor = Cursor::bottom(self.shared.pool.own(self.index));
+        self.cursor = Cursor::bottom(self.shared.pool.own(0));
     }
 
     /// Puts work where others can take it: the block below the top, or else the older half of the top.
@@ -151,6 +151,6 @@ impl<'a> Worker<'a, true> {
         };
         // SAFETY: the block is the caller's.
         unsafe { (*block).next = std::ptr::null_mut() };
-        Worker::on(heap, shapes, shared, usize::MAX, block)
+        Worker::on(heap, shapes, shared, block)
     }
 }
