@@ -1,5 +1,6 @@
-;;; Tail calls, deep recursion, loops.
+;;; Tail calls, deep recursion, loops. An argument is how deep, a million without.
 (define failures 0)
+(define depth (if (null? (cdr (command-line))) 1000000 (string->number (cadr (command-line)))))
 (define-syntax check
   (syntax-rules ()
     ((_ expression expected)
@@ -15,9 +16,9 @@
 (check (let loop ((i 0) (sum 0)) (cond ((= i 1000000) sum) (else (loop (+ i 1) (+ sum i))))) 499999500000)
 (check (let loop ((n 1000000)) (apply (lambda (m) (if (= m 0) 'applied (loop (- m 1)))) (list n))) 'applied)
 (define (deep n) (if (= n 0) 0 (+ 1 (deep (- n 1)))))
-(check (deep 1000000) 1000000)
+(check (= (deep depth) depth) #t)
 (define (build n) (if (= n 0) '() (cons n (build (- n 1)))))
-(check (length (build 500000)) 500000)
+(check (= (length (build depth)) depth) #t)
 ;; endless recursion is an error that can be caught, and the program goes on
 (define (endless n) (+ 1 (endless n)))
 (check (guard (e ((error-object? e) (error-object-message e))) (endless 1)) "stack overflow")
