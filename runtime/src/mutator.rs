@@ -125,6 +125,7 @@ impl Mutator {
     pub(crate) const REGISTERS: usize = std::mem::offset_of!(Mutator, registers);
 }
 
+const _: () = assert!(size_of::<Mutator>() <= 1024);
 // What docs/scale.md says.
 #[cfg(all(target_arch = "x86_64", not(loom)))]
 const _: () = assert!(size_of::<Mutator>() == 560);

@@ -2,8 +2,8 @@
 # run.sh PATH_TO_SCHEME: runs every program here and in the example's programs/, and compares standard output with *.out and,
 # where there is a *.err, standard error with it; *.args holds options. A program must exit with status 0, or with the one in
 # *.status. Each runs in both modes, and once more in each with a collection at every 97th allocation; then a program that
-# would take minutes or hours gets the arguments of short/, and is compared with the output there,
-# if there is one. The last line is 'N passed, N failed'.
+# would take minutes or hours gets the arguments of short/, and is compared with the output there, if
+# there is one. The last line is 'N passed, N failed'.
 scheme=${1:?usage: run.sh PATH_TO_SCHEME}
 case $scheme in /*) ;; *) scheme=$PWD/$scheme ;; esac
 here=$(cd "$(dirname "$0")" && pwd)

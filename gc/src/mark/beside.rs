@@ -17,8 +17,8 @@ use besom_stats::sync::{Condvar, Mutex, lock};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-/// Bytes that a worker marks between two looks at whose turn it is. Higher: turns are kept less well. Lower: where the program has a thread on each processor, a worker takes one from it
-/// more often for a shorter while, and that the clock is read costs more.
+/// Bytes that a worker marks between two looks at whose turn it is. Higher: turns are kept less well. Lower: where the program has
+/// a thread on each processor, a worker takes one from it more often for a shorter while, and that the clock is read costs more.
 const QUANTUM: usize = 512 << 10;
 /// How long a worker rests that has no turn or finds no work. Higher: work waits. Lower: it wakes for nothing.
 const REST: Duration = Duration::from_micros(100);
