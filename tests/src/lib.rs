@@ -1,6 +1,8 @@
 //! What a user of Besom would see, end to end: the tests' common parts.
 
 pub mod c;
+pub mod lasting;
+pub mod metric;
 pub mod model;
 pub mod mortals;
 pub mod objects;

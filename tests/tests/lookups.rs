@@ -3,8 +3,9 @@
 use besom::options::{CONCURRENT, STOP_THE_WORLD};
 use besom::{Heap, Kind, Options};
 use besom_stats::sync::raw::{AtomicBool, Ordering::*};
+use besom_tests::lasting::Lasting;
 use besom_tests::process::abort_on_panic;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[test]
 fn a_live_object_is_found_while_its_neighbours_are_allocated() {
@@ -26,7 +27,7 @@ fn is_found(mode: i32) {
     }
     let objects: Vec<usize> = kept.iter().map(|k| k.get().addr()).collect();
     let over = AtomicBool::new(false);
-    let rounds = m.blocked(|| {
+    m.blocked(|| {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut m = heap.attach().expect("attach");
@@ -37,9 +38,9 @@ fn is_found(mode: i32) {
                     }
                 }
             });
-            let end = Instant::now() + Duration::from_millis(1500);
+            let length = Lasting::new(Duration::from_millis(1500));
             let mut rounds = 0;
-            while Instant::now() < end {
+            while length.goes_on(rounds > 10) {
                 for &object in &objects {
                     assert_eq!(
                         heap.base(object + 7).map(|b| b.addr()),
@@ -51,8 +52,6 @@ fn is_found(mode: i32) {
                 rounds += 1;
             }
             over.store(true, Relaxed);
-            rounds
-        })
+        });
     });
-    assert!(rounds > 10, "{rounds} rounds");
 }

@@ -2,10 +2,12 @@
 //! registry's.
 
 use besom::metrics::export::prometheus_name;
-use besom::metrics::{HistogramValue, METRICS, MetricKind, MetricValue, Metrics};
+use besom::metrics::{METRICS, MetricKind, MetricValue, Metrics};
 use besom::options::{CONCURRENT, STOP_THE_WORLD};
 use besom::{Heap, Kind, Options};
 use besom_stats::sync::raw::{AtomicBool, Ordering::*};
+use besom_tests::lasting::Lasting;
+use besom_tests::metric::{histogram, number};
 use besom_tests::objects::precise;
 use besom_tests::process::abort_on_panic;
 use besom_tests::rng::Rng;
@@ -14,20 +16,6 @@ use std::time::{Duration, Instant};
 
 fn names() -> impl Iterator<Item = &'static str> {
     METRICS.iter().map(|metric| metric.name().to_str().expect("text"))
-}
-
-fn number(metrics: &Metrics, name: &str) -> u64 {
-    match metrics.get(name) {
-        Some(MetricValue::Number(number)) => number,
-        other => panic!("{name} is {other:?}, expected a number"),
-    }
-}
-
-fn histogram<'a>(metrics: &'a Metrics, name: &str) -> HistogramValue<'a> {
-    match metrics.get(name) {
-        Some(MetricValue::Histogram(histogram)) => histogram,
-        other => panic!("{name} is {other:?}, expected a histogram"),
-    }
 }
 
 /// A family of Prometheus' text: its type, its plain sample, or its buckets with their ends.
@@ -414,15 +402,11 @@ fn batches_are_consistent_while_threads_work() {
         }
         let read = || {
             let mut last = heap.metrics().expect("memory");
-            let (end, mut reads) = (Instant::now() + Duration::from_secs(3), 0);
+            let (length, mut reads) = (Lasting::new(Duration::from_secs(3)), 0);
             let enough = |m: &Metrics| {
                 histogram(m, "besom/sched/pauses/other:nanoseconds").count > 2 && reads_of(m) > 5
             };
-            while Instant::now() < end || !enough(&last) {
-                assert!(
-                    end.elapsed() < Duration::from_secs(120),
-                    "there are no cycles, or no walks: {last:?}"
-                );
+            while length.goes_on(reads > 50 && enough(&last)) {
                 let now = heap.metrics().expect("memory");
                 equations(&now);
                 for ((metric, new), (_, old)) in now.iter().zip(last.iter()) {
@@ -445,7 +429,6 @@ fn batches_are_consistent_while_threads_work() {
                 last = now;
                 reads += 1;
             }
-            assert!(reads > 50, "{reads}");
         };
         let readers = [scope.spawn(read), scope.spawn(read)];
         for reader in readers {

@@ -5,6 +5,8 @@ use besom::{Error, Heap, Kind, Mutator, Options};
 use besom_stats::sync::raw::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use besom_stats::sync::{Mutex, MutexGuard, lock};
 use besom_tests::c;
+use besom_tests::lasting::Lasting;
+use besom_tests::metric::number;
 use besom_tests::process::abort_on_panic;
 use besom_tests::rng::{Rng, mix};
 use std::sync::Barrier;
@@ -173,18 +175,22 @@ fn number_changes(mode: i32) {
             assert_eq!(unsafe { c::besom_procs(c::heap(&heap)) }, procs);
             std::thread::sleep(Duration::from_micros(rng.below(2000) as u64));
         }
-        // Down to one: after a safepoint of each, and a slice for those that wait, one runs at a time.
+        // Down to one: after a safepoint of each, one runs at a time, for its slice.
         heap.set_procs(1).expect("set_procs");
-        std::thread::sleep(SLICE * 10);
+        let with_a_p = || number(&heap.metrics().expect("memory"), "besom/sched/threads/running:threads");
+        let length = Lasting::new(SLICE * 10);
+        while length.goes_on(with_a_p() == 1) {
+            std::thread::sleep(SLICE);
+        }
         most.store(0, SeqCst);
         std::thread::sleep(SLICE * 10);
         assert_eq!(most.load(SeqCst), 1, "threads that run at once with one P");
         // And up again: everybody makes progress at once.
         let before: Vec<u64> = done.iter().map(|d| d.load(Relaxed)).collect();
         heap.set_procs(0).expect("set_procs");
-        std::thread::sleep(SLICE * 30);
-        for (n, d) in done.iter().enumerate() {
-            assert!(d.load(Relaxed) > before[n] + 3, "thread {n} stands still with a P for each");
+        let length = Lasting::new(SLICE * 30);
+        while length.goes_on(done.iter().zip(&before).all(|(d, before)| d.load(Relaxed) > before + 3)) {
+            std::thread::sleep(SLICE);
         }
         over.store(true, Relaxed);
     });
@@ -238,15 +244,14 @@ fn threads_come_and_go_while_others_run() {
                     }
                 });
             }
-            let begin = Instant::now();
+            let length = Lasting::new(Duration::from_millis(700));
             let mut collector = heap.attach().expect("attach");
-            while begin.elapsed() < Duration::from_millis(700) {
+            while length.goes_on(visits.load(Relaxed) > 40) {
                 collector.collect();
                 collector.blocked(|| std::thread::sleep(Duration::from_millis(1)));
             }
             over.store(true, Relaxed);
         });
-        assert!(visits.load(Relaxed) > 40, "{} visits", visits.load(Relaxed));
         let mut m = heap.attach().expect("attach");
         m.collect();
         let s = heap.stats();

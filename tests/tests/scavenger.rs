@@ -2,8 +2,9 @@
 //!
 //! Figures of the process are read, so the tests run one at a time.
 
-use besom::{HandleRef, Heap, Kind, MetricValue, Mutator, Options};
+use besom::{HandleRef, Heap, Kind, Mutator, Options};
 use besom_tests::c;
+use besom_tests::metric::number;
 use besom_tests::objects::precise;
 use besom_tests::process::{alone, resident};
 use besom_tests::rng::Rng;
@@ -19,10 +20,7 @@ fn touch(object: *mut u8, bytes: usize) {
 
 /// One metric of a heap.
 fn metric(heap: &Heap, name: &str) -> u64 {
-    match heap.metrics().expect("memory").get(name) {
-        Some(MetricValue::Number(number)) => number,
-        other => panic!("{name} is {other:?}, expected a number"),
-    }
+    number(&heap.metrics().expect("memory"), name)
 }
 
 /// Processor time of this process's scavenger threads, as the system has it.

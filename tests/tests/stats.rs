@@ -4,10 +4,11 @@
 use besom::options::{CONCURRENT, STOP_THE_WORLD};
 use besom::{Heap, Kind, Mutator, Options, Stats};
 use besom_stats::sync::raw::{AtomicBool, AtomicU64, Ordering::*};
+use besom_tests::lasting::Lasting;
 use besom_tests::objects::precise;
 use besom_tests::process::{abort_on_panic, number_from_env};
 use besom_tests::rng::{Rng, mix};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const THREADS: u64 = 8;
 
@@ -70,7 +71,6 @@ fn snapshots_agree(mode: i32) {
     let heap = Heap::new(&Options { procs: 3, mode, ..precise() }).expect("a heap");
     let over = AtomicBool::new(false);
     let allocated = AtomicU64::new(0);
-    let (mut snapshots, mut cycles) = (0u64, 0);
     std::thread::scope(|scope| {
         for n in 0..THREADS {
             let (heap, over, allocated) = (&heap, &over, &allocated);
@@ -109,18 +109,17 @@ fn snapshots_agree(mode: i32) {
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
-        let end = Instant::now() + Duration::from_secs(number_from_env("BESOM_STRESS_SECONDS", 2));
+        let length = Lasting::new(Duration::from_secs(number_from_env("BESOM_STRESS_SECONDS", 2)));
         let mut last = heap.stats();
-        while Instant::now() < end {
+        let mut snapshots = 0;
+        while length.goes_on(snapshots > 1000 && last.cycles > 5) {
             let s = heap.stats();
             equations(&s);
             grew(&last, &s);
             (last, snapshots) = (s, snapshots + 1);
         }
         over.store(true, Relaxed);
-        cycles = last.cycles;
     });
-    assert!(snapshots > 1000 && cycles > 5, "{snapshots} snapshots, {cycles} cycles");
     // All have detached, and the caches are flushed: what they allocated is what is counted.
     let mut m = heap.attach().expect("attach");
     let exact = m.mem_stats();

@@ -5,9 +5,10 @@ use besom::options::{CONCURRENT, STOP_THE_WORLD};
 use besom::{Heap, Kind, Options, Stats};
 use besom_stats::sync::raw::{AtomicBool, AtomicU64, Ordering::*};
 use besom_tests::c;
+use besom_tests::lasting::Lasting;
 use besom_tests::process::{abort_on_panic, number_from_env};
 use besom_tests::rng::{Rng, mix};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const MUTATORS: u64 = 4;
 const OUTSIDERS: u64 = 2;
@@ -139,8 +140,8 @@ fn torture(mode: i32, scan_native_stacks: i32, procs: u32, heap_limit: usize, le
             scope.spawn(move || play.meddle(Rng::new(mix(n ^ 99))));
         }
         scope.spawn(|| play.read());
-        let end = Instant::now() + length;
-        while Instant::now() < end || play.twins.load(Relaxed) < 3 || play.reads.load(Relaxed) < 100 {
+        let length = Lasting::new(length);
+        while length.goes_on(play.twins.load(Relaxed) > 2 && play.reads.load(Relaxed) > 99) {
             std::thread::sleep(Duration::from_millis(10));
         }
         play.over.store(true, Relaxed);

@@ -1,0 +1,19 @@
+//! A metric by its name.
+
+use besom::metrics::{HistogramValue, MetricValue, Metrics};
+
+/// A number of a batch.
+pub fn number(metrics: &Metrics, name: &str) -> u64 {
+    match metrics.get(name) {
+        Some(MetricValue::Number(number)) => number,
+        other => panic!("{name} is {other:?}, expected a number"),
+    }
+}
+
+/// A histogram of a batch.
+pub fn histogram<'a>(metrics: &'a Metrics, name: &str) -> HistogramValue<'a> {
+    match metrics.get(name) {
+        Some(MetricValue::Histogram(histogram)) => histogram,
+        other => panic!("{name} is {other:?}, expected a histogram"),
+    }
+}
