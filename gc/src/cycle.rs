@@ -184,6 +184,12 @@ impl Collector {
         self.phase.get()
     }
 
+    /// Whether mutators must wait for the end of a cycle that runs beside the program.
+    #[inline]
+    pub fn must_wait(&self) -> bool {
+        self.phase() != Phase::Idle && self.pacer.must_wait()
+    }
+
     /// Whether marking is done beside the program.
     pub fn is_concurrent(&self) -> bool {
         self.config.concurrent

@@ -94,14 +94,9 @@ pub struct CycleEnd {
     pub marking: Option<Marking>,
 }
 
-/// How far past the goal, or the one that a grown heap gets, mutators wait for the end of a cycle that they cannot help on.
-/// Higher: a memory limit is passed by more when the leader of the cycle is late. Lower: they wait where a little memory would
-/// have done.
-const WAIT_PAST: f64 = 1.02;
-
 /// The pacer of one heap: no clock, no threads.
 ///
-/// - `(goal, trigger, held, stretched) == inputs.lines()` whenever nobody holds `inputs`
+/// - `(goal, trigger, held, stretched, wait) == inputs.lines()` whenever nobody holds `inputs`
 /// - `live + dead` is all that was ever credited; with the caches flushed, the bytes allocated ever
 /// - `dead` == bytes freed ever, and what is found dead and not swept yet
 pub struct Pacer {
@@ -116,6 +111,7 @@ pub struct Pacer {
     trigger: AtomicU64,
     held: AtomicU64,
     stretched: AtomicU64,
+    wait: AtomicU64,
     assist: Assist,
     limiter: Limiter,
     cpus: Option<Cpus>,
@@ -135,7 +131,7 @@ impl Pacer {
             last: CycleEnd { hard_limit, ..CycleEnd::default() },
             runway: Runway::default(),
         };
-        let Lines { goal, trigger, held, stretched } = inputs.lines();
+        let Lines { goal, trigger, held, stretched, wait } = inputs.lines();
         Pacer {
             live: AtomicI64::new(0),
             dead: AtomicI64::new(0),
@@ -143,6 +139,7 @@ impl Pacer {
             trigger: AtomicU64::new(trigger),
             held: AtomicU64::new(held),
             stretched: AtomicU64::new(stretched),
+            wait: AtomicU64::new(wait),
             assist: Assist::default(),
             // Where the world is stopped, all of it is.
             limiter: Limiter::new(concurrent.unwrap_or(Cpus(1))),
@@ -182,11 +179,11 @@ impl Pacer {
         self.live.load(Relaxed).saturating_add(bytes).max(0) as u64
     }
 
-    /// Whether so much is allocated that mutators must wait for the end of a cycle beside the program if they cannot help
-    /// it on. What they owe does not hold them: near the end it is little, and what workers have done pays for much.
-    pub fn is_past_hard_goal(&self) -> bool {
-        let most = self.stretched.load(Relaxed) as f64 * WAIT_PAST;
-        self.live() as f64 > most && !self.limiter.limiting()
+    /// Whether so much is allocated that mutators must wait for the end of a cycle beside the program, which they help on. What
+    /// they owe does not hold them: near the end it is little, and what workers have done, or they in advance, pays for much.
+    #[inline]
+    pub fn must_wait(&self) -> bool {
+        self.live() > self.wait.load(Relaxed) && !self.limiter.limiting()
     }
 
     /// Bytes that a cycle is likely to mark: as many as the last did, or, since a heap may have grown, a part of all that may live; all of that
@@ -259,11 +256,12 @@ impl Pacer {
     fn change(&self, set: impl FnOnce(&mut Inputs)) {
         let mut inputs = lock(&self.inputs);
         set(&mut inputs);
-        let Lines { goal, trigger, held, stretched } = inputs.lines();
+        let Lines { goal, trigger, held, stretched, wait } = inputs.lines();
         self.goal.store(goal, Relaxed);
         self.trigger.store(trigger, Relaxed);
         self.held.store(held, Relaxed);
         self.stretched.store(stretched, Relaxed);
+        self.wait.store(wait, Relaxed);
     }
 
     /// Changes the growth; takes effect at once.

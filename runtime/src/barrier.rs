@@ -22,6 +22,9 @@ const ASSIST_LEAST: i64 = 4 << 10;
 /// The part of a greater debt that an assist pays. Higher: the background pays for more of it meanwhile, and a mutator that must pay all
 /// pays more often. Lower: an assist is longer.
 const ASSIST_PART: i64 = 4;
+/// Bytes that a mutator marks at a time which must wait for the end of the cycle. Higher: stops wait for it for longer. Lower:
+/// each costs some microseconds beside what it marks.
+const HELP: i64 = 32 << 10;
 /// Bytes of debt that a mutator may have when nothing is to be found to mark. Higher: the heap may outgrow its goal by
 /// more. Lower: mutators wait for the last objects to be marked.
 const DEBT_MOST: i64 = 256 << 10;
@@ -259,7 +262,8 @@ impl Heap {
     pub(crate) unsafe fn assist(&self, m: *mut Mutator) {
         // SAFETY: the caller's promise.
         unsafe {
-            if (*(*m).p).debt() > 0 {
+            // What was paid in advance may last for megabytes where little is left to be marked.
+            if (*(*m).p).debt() > 0 || self.collector.must_wait() {
                 self.pay_debt(m);
             }
         }
@@ -275,7 +279,7 @@ impl Heap {
         // SAFETY: the caller's promise; the P stays the thread's.
         unsafe {
             loop {
-                // What finalizers get is marked while nobody owes anything; only the hard goal holds mutators then.
+                // What finalizers get is marked while nobody owes anything; mutators may have to wait for its end.
                 let marks = match self.collector.phase() {
                     Phase::Idle => break,
                     Phase::Marking => true,
@@ -284,17 +288,23 @@ impl Heap {
                 let debt = (*(*m).p).debt();
                 (*(*m).p).pay(reports.take_credit(Bytes(debt.max(0) as usize)).0 as i64);
                 let debt = (*(*m).p).debt();
-                let past = self.collector.pacer().is_past_hard_goal();
-                if !(marks && debt > 0 || past) {
+                let waits = self.collector.must_wait();
+                if !(marks && debt > 0 || waits) {
                     break;
                 }
-                let done = self.assist_with(m, (debt / ASSIST_PART).max(ASSIST_LEAST));
+                let work = if waits { HELP } else { (debt / ASSIST_PART).max(ASSIST_LEAST) };
+                let done = self.assist_with(m, work);
                 marked += done;
                 (*(*m).p).pay(done);
-                if done != 0 || !(past || marks && (*(*m).p).debt() > DEBT_MOST) {
+                let rests = match done {
+                    0 => waits || marks && (*(*m).p).debt() > DEBT_MOST,
+                    _ => waits && Mutator::is_awaited(m),
+                };
+                if rests {
+                    waited += self.rest(m);
+                } else if !waits {
                     break;
                 }
-                waited += self.rest(m);
             }
         }
         if marked != 0 {

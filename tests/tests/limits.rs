@@ -2,12 +2,16 @@
 //!
 //! Figures of the process are read by several tests, so they run one at a time.
 
-use besom::{Error, Heap, Kind, Mutator, Options};
-use besom_stats::sync::raw::{AtomicBool, Ordering::Relaxed};
+use besom::{Error, Heap, Kind, Mutator, Options, Tracer};
+use besom_stats::sync::raw::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use besom_tests::lasting::Lasting;
 use besom_tests::objects::precise;
 use besom_tests::process::{alone, descriptors, mappings, resident, threads};
 use besom_tests::{c, model, rng::Rng};
 use std::ffi::{c_int, c_void};
+use std::sync::OnceLock;
+use std::thread::ThreadId;
+use std::time::Duration;
 
 const MIB: usize = 1 << 20;
 
@@ -248,16 +252,45 @@ fn the_soft_limit_collects_sooner() {
     assert!(cycles < 64, "{cycles} cycles while 32 MiB grew past a limit of 16 MiB");
 }
 
-/// The collector's threads are late then: they share processors with others. One run of three is enough, since the system may
-/// keep the leader of a cycle waiting for longer than anybody waits for it: 101 to 105 % of the limit, 108 % once. Without
-/// assists and waits it is mostly 106 to 119 %, and the test failed in eight of ten runs.
+static THE_MUTATORS: OnceLock<ThreadId> = OnceLock::new();
+static TIMES_LATE: AtomicU64 = AtomicU64::new(0);
+
+/// A worker takes 15 ms to read the object, in which a mutator could allocate as much again.
+extern "C" fn late(_: *mut Tracer<'_>, _: *mut c_void, _: *mut c_void) {
+    if THE_MUTATORS.get() != Some(&std::thread::current().id()) {
+        std::thread::sleep(Duration::from_millis(15));
+        TIMES_LATE.fetch_add(1, Relaxed);
+    }
+}
+
+/// Nothing else is left to be marked, so that next to nothing is owed; what is allocated meanwhile is bounded all the same.
+#[test]
+fn a_late_worker_is_waited_for() {
+    let _alone = alone();
+    THE_MUTATORS.set(std::thread::current().id()).expect("the only test with it");
+    let limit = 48 * MIB;
+    let options =
+        Options { gc_percent: 10_000, memory_limit: limit, mark_workers: 1, trace: Some(late), ..precise() };
+    let heap = Heap::new(&options).expect("a heap");
+    let mut m = heap.attach().expect("attach");
+    let kept = m.alloc(64, Kind::Traced).expect("memory");
+    let _handle = m.handle(kept.as_ptr()).expect("a handle");
+    let length = Lasting::new(Duration::ZERO);
+    while length.goes_on(TIMES_LATE.load(Relaxed) > 5) {
+        (0..10_000).for_each(|_| _ = m.alloc(1024, Kind::NoScan).expect("memory"));
+    }
+    let s = heap.stats();
+    assert!(s.peak_footprint as usize <= limit * 21 / 20, "{s:?}");
+}
+
+/// The collector's threads are late then: they share processors with others.
 #[test]
 fn the_soft_limit_holds_on_a_busy_machine() {
     let _alone = alone();
     let limit = 48 * MIB;
     let peaks: Vec<usize> = (0..3).map(|_| peak_on_a_busy_machine(limit)).collect();
     assert!(
-        peaks.iter().any(|peak| *peak <= limit * 21 / 20),
+        peaks.iter().all(|peak| *peak <= limit * 21 / 20),
         "1 GiB of garbage beside 8 MiB: peaks of {peaks:?}"
     );
 }

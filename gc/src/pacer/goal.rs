@@ -20,6 +20,11 @@ const TRIGGER_LEAST: u64 = 80;
 /// with little to mark end below their goal. Lower: the first assists of a cycle are steep.
 const TRIGGER_MARGIN: u64 = 20;
 
+/// One byte for so many of the goal, or of the one that a grown heap gets, is how far past it mutators wait for the end of the
+/// cycle. Higher: they wait where a little memory would have done. Lower: a memory limit is passed by more when the leader of
+/// the cycle is late.
+const WAIT_SHARE: u64 = 50;
+
 /// What the lines follow from.
 pub(super) struct Inputs {
     pub percent: u32,
@@ -32,7 +37,7 @@ pub(super) struct Inputs {
 
 /// Live bytes at which things happen.
 ///
-/// - `trigger <= goal <= stretched`, `trigger <= held`
+/// - `trigger <= goal <= stretched <= wait`, `trigger <= held`
 /// - without marking beside the program, `trigger == goal`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lines {
@@ -44,6 +49,8 @@ pub(super) struct Lines {
     pub held: u64,
     /// A cycle ends that finds the heap grown: no more than the next goal will be anyway.
     pub stretched: u64,
+    /// Mutators go on when the cycle is over, and not before.
+    pub wait: u64,
 }
 
 impl Inputs {
@@ -63,17 +70,21 @@ impl Inputs {
         let limited = [self.memory_limit, hard_limit]
             .into_iter()
             .filter(|&limit| limit != Bytes(0))
-            .map(|limit| (limit.0 as u64).saturating_sub(overhead))
+            .map(|limit| limit.0 as u64)
+            // A heap that is as large as its limit has tables for it.
+            .map(|limit| limit.saturating_sub(overhead.max(limit / TABLE_SHARE)))
             .min()
             .map_or(u64::MAX, |limit| limit.max(live + (live / RUNWAY_SHARE).max(RUNWAY_LEAST)));
         let goal = free.min(limited);
         let held = free.min(live.saturating_add(live.max(MIN_HEAP))).max(goal);
         let next = goal.saturating_add(goal.saturating_mul(percent) / 100);
+        let stretched = next.min(limited).max(goal);
         Lines {
             goal,
             trigger: self.trigger(live, goal),
             held: self.trigger(live, held),
-            stretched: next.min(limited).max(goal),
+            stretched,
+            wait: stretched.saturating_add(stretched / WAIT_SHARE),
         }
     }
 

@@ -141,8 +141,9 @@ fn the_lines_are_in_order() {
             inputs.last.marking = Some(marking);
         }
         let (lines, live) = (inputs.lines(), inputs.last.live.0 as u64);
-        let Lines { goal, trigger, held, stretched } = lines;
-        let ordered = live <= trigger && trigger <= goal && goal <= stretched && trigger <= held;
+        let Lines { goal, trigger, held, stretched, wait } = lines;
+        let ordered =
+            live <= trigger && trigger <= goal && goal <= stretched && stretched <= wait && trigger <= held;
         assert!(ordered && (concurrent || trigger == goal), "round {round}: {live} {lines:?}");
     }
 }
@@ -298,20 +299,20 @@ fn mutators_wait_a_little_past_the_goal_but_never_while_the_limiter_is_on() {
     pacer.begin_marking();
     let goal = pacer.goal() as i64;
     pacer.credit(goal - pacer.live() as i64);
-    assert!(pacer.is_past_goal(0) && !pacer.is_past_hard_goal());
+    assert!(pacer.is_past_goal(0) && !pacer.must_wait());
     pacer.credit(goal / 40);
-    assert!(pacer.is_past_hard_goal());
+    assert!(pacer.must_wait());
     let second = Duration::from_secs(1);
     pacer.limiter().update(second, Spent { assist: second * 4, running: 4.0, ..Spent::default() });
-    assert!(pacer.limiter().limiting() && !pacer.is_past_hard_goal());
+    assert!(pacer.limiter().limiting() && !pacer.must_wait());
     // Without a limit, past what a heap that has grown may come to.
     let pacer = Pacer::new(100, Bytes(0), Bytes(0), CPUS);
     paced(&pacer);
     pacer.begin_marking();
     pacer.credit(pacer.goal() as i64 * 3 / 2 - pacer.live() as i64);
-    assert!(pacer.is_past_goal(0) && !pacer.is_past_hard_goal());
+    assert!(pacer.is_past_goal(0) && !pacer.must_wait());
     pacer.credit(pacer.goal() as i64);
-    assert!(pacer.is_past_hard_goal());
+    assert!(pacer.must_wait());
 }
 
 #[test]
@@ -410,7 +411,7 @@ fn a_limit_is_not_stretched() {
     let in_sight = |memory_limit: usize, percent| {
         let pacer = Pacer::new(percent, Bytes(memory_limit), Bytes(0), CPUS);
         paced(&pacer);
-        assert_eq!(pacer.goal(), 60 << 20);
+        assert!(pacer.goal().abs_diff(60 << 20) <= 1, "{}", pacer.goal());
         pacer.credit(15 << 20);
         pacer.begin_marking();
         pacer.credit(3 << 20);
@@ -419,7 +420,9 @@ fn a_limit_is_not_stretched() {
         35.0 * (1 << 20) as f64 / (pacer.assist_work(1 << 20) as f64 / (1 << 20) as f64)
     };
     let mib = 1048576.0;
-    assert!((in_sight(60 << 20, 1000) / mib - 2.0).abs() < 0.1);
+    // With the tables of a heap that is as large.
+    let limit = (60 << 20) * TABLE_SHARE / (TABLE_SHARE - 1);
+    assert!((in_sight(limit as usize, 1000) / mib - 2.0).abs() < 0.1);
     // No limit, and this percentage for the same goal: 5 MiB for 20 MiB, as at first.
     let added = (60 << 20) * TABLE_SHARE / (TABLE_SHARE - 1) - (40 << 20);
     let percent = (added * 100).div_ceil(40 << 20) as u32;
