@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs the steps named (fmt, clippy, ...), or all of them in this order, and goes on after a failure. Those joined by a plus
-# run side by side: none keeps two processors busy, or measures time. Prints what each says, its time, and at the end what
-# failed and 'N passed, N failed': tests where a step counts them, else the step.
+# run side by side: none measures time closely. Prints what each says, its time, and at the end what failed and
+# 'N passed, N failed': tests where a step counts them, else the step.
 set -u
 cd "$(dirname "$0")/.." || exit
 steps=("$@")
-[ $# -gt 0 ] || steps=(fmt clippy doc lib exports cargo-debug cargo-release c install readme bench loom valgrind+races checkers+scheme stress)
+[ $# -gt 0 ] || steps=(fmt clippy doc lib exports cargo-debug cargo-release install readme bench c+loom valgrind+races checkers+scheme stress)
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 passed=0 failed=0 bad=()
