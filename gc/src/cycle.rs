@@ -184,10 +184,10 @@ impl Collector {
         self.phase.get()
     }
 
-    /// Whether mutators must wait for the end of a cycle that runs beside the program.
+    /// Whether mutators must wait for the end of a cycle that runs beside the program before `bytes` more are allocated.
     #[inline]
-    pub fn must_wait(&self) -> bool {
-        self.phase() != Phase::Idle && self.pacer.must_wait()
+    pub fn must_wait(&self, bytes: i64) -> bool {
+        self.phase() != Phase::Idle && self.pacer.must_wait(bytes)
     }
 
     /// Whether marking is done beside the program.

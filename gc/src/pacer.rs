@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! goal    = live + (live + roots + specials) * percent / 100 - its tables,  at least MIN_HEAP * percent / 100
-//! limit   = memory limit - what the heap holds beside live objects
+//! limit   = memory limit - max(what the heap holds beside live objects, the tables' share of the limit)
 //! goal    = min(goal, max(limit, live + least runway))
 //! trigger = goal - runway, between 80 and 95 percent of the way there; the goal itself, if marking stops the world
 //! ```
@@ -179,11 +179,12 @@ impl Pacer {
         self.live.load(Relaxed).saturating_add(bytes).max(0) as u64
     }
 
-    /// Whether so much is allocated that mutators must wait for the end of a cycle beside the program, which they help on. What
-    /// they owe does not hold them: near the end it is little, and what workers have done, or they in advance, pays for much.
+    /// Whether so much is allocated, with `bytes` more, that mutators must wait for the end of a cycle beside the program, which
+    /// they help on. What they owe does not hold them: near the end it is little, and what workers have done, or they in
+    /// advance, pays for much.
     #[inline]
-    pub fn must_wait(&self) -> bool {
-        self.live() > self.wait.load(Relaxed) && !self.limiter.limiting()
+    pub fn must_wait(&self, bytes: i64) -> bool {
+        self.live_with(bytes) > self.wait.load(Relaxed) && !self.limiter.limiting()
     }
 
     /// Bytes that a cycle is likely to mark: as many as the last did, or, since a heap may have grown, a part of all that may live; all of that

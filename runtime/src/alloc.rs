@@ -206,7 +206,7 @@ impl Heap {
             };
             match refill {
                 // SAFETY: the caller's promise.
-                Refill::Done => unsafe { self.assist(m) },
+                Refill::Done => unsafe { self.assist(m, 0) },
                 Refill::CollectionDue => {
                     // SAFETY: the caller's promise.
                     unsafe { self.collect_soon(m, 0) };
@@ -240,7 +240,7 @@ impl Heap {
                 self.collect_soon(m, taken);
             }
             (*(*m).p).owe(self.context(), taken);
-            self.assist(m);
+            self.assist(m, taken);
             let object = loop {
                 self.sweep_for(m, taken);
                 let p = &*(*m).p;

@@ -30,6 +30,9 @@ const HELP: i64 = 32 << 10;
 const DEBT_MOST: i64 = 256 << 10;
 /// How long a mutator waits that cannot pay, before it looks again.
 const WAIT: Duration = Duration::from_micros(200);
+/// The same, if it must wait for the end of the cycle, which wakes it. Higher: it helps later if there is something to mark
+/// again. Lower: many that wait take processors from who ends the cycle.
+const WAIT_FOR_THE_END: Duration = Duration::from_millis(2);
 
 /// What a store has to do beside storing; the numbers are known to `besom.h`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -206,23 +209,21 @@ impl Heap {
         }
     }
 
-    /// Waits for a moment; stops do not wait for the mutator meanwhile. How long it was.
+    /// Waits for so long at most; stops do not wait for the mutator meanwhile, and the end of one ends it.
     ///
     /// # Safety
     /// As for [`Self::collect`].
-    unsafe fn rest(&self, m: *mut Mutator) -> Duration {
+    unsafe fn rest(&self, m: *mut Mutator, most: Duration) {
         let began = Instant::now();
         // SAFETY: the caller's promise.
         unsafe {
             self.hand_in(m);
             // A stop meanwhile takes what this thread has refilled, and another is given it.
             release(self);
-            self.scheduler.rest(Seat((*m).seat), WAIT);
+            self.scheduler.rest(Seat((*m).seat), most);
             self.come_back(m);
         }
-        let time = began.elapsed();
-        self.collector.marker().reports().waited(time.as_nanos() as u64);
-        time
+        self.collector.marker().reports().waited(began.elapsed().as_nanos() as u64);
     }
 
     /// Has a cycle begin before `bytes` more are allocated: beside the program, soon, and if they would pass the goal, before
@@ -248,23 +249,25 @@ impl Heap {
             self.waiting(Kind::WaitForCycle, || {
                 while waits() {
                     // SAFETY: as above.
-                    _ = unsafe { self.rest(m) };
+                    unsafe { self.rest(m, WAIT) };
                 }
             });
         }
     }
 
-    /// Pays what the mutator owes to marking, in work, or out of what the background has done.
+    /// Before `bytes` more than those owed are allocated: pays what the mutator owes to marking, in work, or out of what the
+    /// background has done. If so much is allocated that it must wait for the end of the cycle, helps until then; the P may be
+    /// another afterwards.
     ///
     /// # Safety
     /// As for [`Self::collect`].
     #[inline]
-    pub(crate) unsafe fn assist(&self, m: *mut Mutator) {
+    pub(crate) unsafe fn assist(&self, m: *mut Mutator, bytes: i64) {
         // SAFETY: the caller's promise.
         unsafe {
             // What was paid in advance may last for megabytes where little is left to be marked.
-            if (*(*m).p).debt() > 0 || self.collector.must_wait() {
-                self.pay_debt(m);
+            if (*(*m).p).debt() > 0 || self.collector.must_wait(bytes) {
+                self.pay_debt(m, bytes);
             }
         }
     }
@@ -272,45 +275,48 @@ impl Heap {
     /// # Safety
     /// As for [`Self::collect`].
     #[cold]
-    unsafe fn pay_debt(&self, m: *mut Mutator) {
+    unsafe fn pay_debt(&self, m: *mut Mutator, bytes: i64) {
         let reports = self.collector.marker().reports();
         let (began, shown) = (Instant::now(), self.collector.timeline().begin());
-        let (mut marked, mut waited) = (0, Duration::ZERO);
-        // SAFETY: the caller's promise; the P stays the thread's.
+        let (mut marked, mut now) = (0, began);
+        // SAFETY: the caller's promise; the P is looked up anew after each safepoint.
         unsafe {
             loop {
                 // What finalizers get is marked while nobody owes anything; mutators may have to wait for its end.
                 let marks = match self.collector.phase() {
                     Phase::Idle => break,
+                    _ if self.collector.pacer().limiter().limiting() => break,
                     Phase::Marking => true,
                     Phase::Resolving => false,
                 };
                 let debt = (*(*m).p).debt();
                 (*(*m).p).pay(reports.take_credit(Bytes(debt.max(0) as usize)).0 as i64);
                 let debt = (*(*m).p).debt();
-                let waits = self.collector.must_wait();
+                let waits = self.collector.must_wait(bytes);
                 if !(marks && debt > 0 || waits) {
                     break;
                 }
                 let work = if waits { HELP } else { (debt / ASSIST_PART).max(ASSIST_LEAST) };
                 let done = self.assist_with(m, work);
-                marked += done;
                 (*(*m).p).pay(done);
-                let rests = match done {
-                    0 => waits || marks && (*(*m).p).debt() > DEBT_MOST,
-                    _ => waits && Mutator::is_awaited(m),
-                };
-                if rests {
-                    waited += self.rest(m);
+                if done != 0 {
+                    marked += done;
+                    let since = std::mem::replace(&mut now, Instant::now());
+                    // At once: the limiter looks at it while this goes on.
+                    reports.assisted((now - since).as_nanos() as u64);
+                }
+                if waits && Mutator::polled(m) {
+                    self.safepoint(m);
+                } else if done == 0 && (waits || (*(*m).p).debt() > DEBT_MOST) {
+                    self.rest(m, if waits { WAIT_FOR_THE_END } else { WAIT });
                 } else if !waits {
                     break;
                 }
+                now = Instant::now();
             }
         }
         if marked != 0 {
-            let time = began.elapsed();
-            reports.assisted(time.saturating_sub(waited).as_nanos() as u64);
-            self.collector.measures().assisted(time);
+            self.collector.measures().assisted(now - began);
             self.collector.timeline().end(shown, Kind::MarkAssist, [marked as u64, 0, 0, 0]);
         }
     }

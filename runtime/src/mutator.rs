@@ -7,7 +7,7 @@ use crate::mcache::P;
 use crate::overwritten::Overwritten;
 use crate::quarantine;
 use crate::scan_turn::ScanTurn;
-use crate::scheduler::{POLL_HANDSHAKE, POLL_STOP, Seat};
+use crate::scheduler::{POLL_STOP, Seat};
 use besom_alloc_core::span_class::Kind;
 use besom_alloc_core::units::Bytes;
 use besom_gc::scan::{scan_stack, scan_words};
@@ -234,15 +234,6 @@ impl Mutator {
     pub(crate) unsafe fn stops(m: *const Mutator) -> bool {
         // SAFETY: the caller's promise.
         unsafe { (*m).poll.load(Relaxed) & POLL_STOP != 0 }
-    }
-
-    /// Whether a stop waits for the thread, or a handshake has since its last safepoint.
-    ///
-    /// # Safety
-    /// See [`Self::polled`].
-    pub(crate) unsafe fn is_awaited(m: *const Mutator) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { (*m).poll.load(Relaxed) & (POLL_STOP | POLL_HANDSHAKE) != 0 }
     }
 
     /// # Safety

@@ -117,6 +117,16 @@ static inline uint64_t check_now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Whether a loop goes on that lasts until `end` (ns), and on a busy machine until there is `enough`: a count is waited for, not
+ * hoped for. After a failure it does not, and that there is not enough two minutes later is one. */
+#define CHECK_LASTS(end, enough) check_lasts((end), (enough), __FILE__, __LINE__, #enough)
+static inline int check_lasts(uint64_t end, int enough, const char *file, int line, const char *what)
+{
+    const uint64_t now = check_now_ns();
+    if (!enough && now > end + UINT64_C(120000000000)) check_fail(file, line, what);
+    return (now < end || !enough) && check_failures_here == 0;
+}
+
 /* A flag that one thread sets and others look at. Functions of their own, which helgrind.supp can name. */
 static void __attribute__((noinline, unused)) check_set(int *flag, int to)
 {

@@ -341,7 +341,7 @@ static void a_storm_of_signals_is_the_programs(void)
     every.it_interval.tv_usec = every.it_value.tv_usec = 500;
     NEED(setitimer(ITIMER_REAL, &every, NULL) == 0);
     end = check_now_ns() + (check_short() ? 3000000000u : 1000000000u);
-    while (check_now_ns() < end || __atomic_load_n(&handled, __ATOMIC_RELAXED) <= 20 || counted.num_gc == 0) {
+    while (CHECK_LASTS(end, __atomic_load_n(&handled, __ATOMIC_RELAXED) > 20 && counted.num_gc > 0)) {
         (void)tree(m, 12);
         besom_mem_stats_read_slow(m, &counted, &walked);
     }

@@ -279,8 +279,7 @@ static void snapshots_are_consistent(void)
     end = check_now_ns() + (check_short() ? 300 : 2000) * (uint64_t)1000000;
     last.cycles = 0;
     now = last;
-    while ((check_now_ns() < end || reads <= 20 || now.cycles < 3 || (now.tiny_allocs == 0 && !check_watched())) &&
-           check_failures_here == 0) {
+    while (CHECK_LASTS(end, reads > 20 && now.cycles >= 3 && (now.tiny_allocs > 0 || check_watched()))) {
         besom_stats_read(shared, &now);
         equations(&now);
         grew(&last, &now);

@@ -232,7 +232,7 @@ static void any_thread_may_while_others_work(void)
     check_set(&stop, 0);
     for (i = 0; i < 3; i++) NEED(pthread_create(&threads[i], NULL, churn, NULL) == 0);
     end = check_now_ns() + (check_short() ? 300 : 1500) * (uint64_t)1000000;
-    while ((check_now_ns() < end || seen < 3 || sessions <= 3) && check_failures_here == 0) {
+    while (CHECK_LASTS(end, seen >= 3 && sessions > 3)) {
         const uint64_t start = cycles(shared);
         long n;
         CHECK_OK(besom_timeline_start(shared, path));

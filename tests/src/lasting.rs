@@ -1,5 +1,6 @@
 //! How long a test of threads goes on.
 
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 /// For so long the machine may be busy with something else.
@@ -18,11 +19,11 @@ impl Lasting {
         Lasting { begin: Instant::now(), length }
     }
 
-    /// Whether the length is not over, or there is not `enough`. Panics if there is not two minutes after the length.
+    /// Whether the length is not over, or what `came` is not `enough`. Panics if it is not two minutes after the length.
     #[track_caller]
-    pub fn goes_on(&self, enough: bool) -> bool {
+    pub fn goes_on(&self, enough: bool, came: impl Debug) -> bool {
         let elapsed = self.begin.elapsed();
-        assert!(enough || elapsed < self.length + PATIENCE, "after {elapsed:?} there is not enough");
+        assert!(enough || elapsed < self.length + PATIENCE, "not enough after {elapsed:?}: {came:?}");
         elapsed < self.length || !enough
     }
 }
@@ -35,10 +36,10 @@ mod tests {
     fn it_lasts_until_there_is_enough_and_not_for_ever() {
         let ago = |length| Lasting { begin: Instant::now() - length, length: Duration::from_secs(1) };
         let (young, old) = (ago(Duration::ZERO), ago(Duration::from_secs(100)));
-        assert!(young.goes_on(true) && young.goes_on(false));
-        assert!(old.goes_on(false) && !old.goes_on(true));
+        assert!(young.goes_on(true, ()) && young.goes_on(false, ()));
+        assert!(old.goes_on(false, ()) && !old.goes_on(true, ()));
         let ancient = ago(Duration::from_secs(122));
-        assert!(!ancient.goes_on(true));
-        assert!(std::panic::catch_unwind(|| ancient.goes_on(false)).is_err());
+        assert!(!ancient.goes_on(true, ()));
+        assert!(std::panic::catch_unwind(|| ancient.goes_on(false, ())).is_err());
     }
 }

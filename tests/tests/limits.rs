@@ -11,7 +11,7 @@ use besom_tests::{c, model, rng::Rng};
 use std::ffi::{c_int, c_void};
 use std::sync::OnceLock;
 use std::thread::ThreadId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
 
@@ -276,11 +276,46 @@ fn a_late_worker_is_waited_for() {
     let kept = m.alloc(64, Kind::Traced).expect("memory");
     let _handle = m.handle(kept.as_ptr()).expect("a handle");
     let length = Lasting::new(Duration::ZERO);
-    while length.goes_on(TIMES_LATE.load(Relaxed) > 5) {
+    while length.goes_on(TIMES_LATE.load(Relaxed) > 5, &TIMES_LATE) {
         (0..10_000).for_each(|_| _ = m.alloc(1024, Kind::NoScan).expect("memory"));
     }
     let s = heap.stats();
     assert!(s.peak_footprint as usize <= limit * 21 / 20, "{s:?}");
+}
+
+/// 200 us for an object, whoever reads it.
+extern "C" fn slow(_: *mut Tracer, _: *mut c_void, _: *mut c_void) {
+    std::thread::sleep(Duration::from_micros(200));
+}
+
+/// The limit is below what is live, so that cycles follow each other, and in each, which takes most of a second, the program
+/// soon comes to where it must help until the end. The limiter sees that while it goes on, and lets the program have its half,
+/// of which a busy machine takes some.
+#[test]
+fn a_heap_that_is_too_small_leaves_the_program_half_of_its_time() {
+    let _alone = alone();
+    let options = Options { memory_limit: 1, mark_workers: 1, trace: Some(slow), ..precise() };
+    let heap = Heap::new(&options).expect("a heap");
+    let mut m = heap.attach().expect("attach");
+    let _kept: Vec<_> = (0..5000)
+        .map(|_| {
+            let object = m.alloc(4096, Kind::Traced).expect("memory");
+            m.handle(object.as_ptr()).expect("a handle")
+        })
+        .collect();
+    let (begin, mut stood, mut longest) = (Instant::now(), Duration::ZERO, Duration::ZERO);
+    let mut last = begin;
+    while last - begin < Duration::from_secs(5) {
+        m.alloc(1024, Kind::NoScan).expect("memory");
+        let took = last.elapsed();
+        last += took;
+        if took > Duration::from_micros(50) {
+            stood += took;
+            longest = longest.max(took);
+        }
+    }
+    eprintln!("{stood:?} of {:?}, {longest:?} at once, {} cycles", last - begin, heap.stats().cycles);
+    assert!(stood <= (last - begin) * 4 / 5, "{stood:?} of {:?} were not the program's", last - begin);
 }
 
 /// The collector's threads are late then: they share processors with others.

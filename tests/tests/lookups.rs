@@ -40,7 +40,7 @@ fn is_found(mode: i32) {
             });
             let length = Lasting::new(Duration::from_millis(1500));
             let mut rounds = 0;
-            while length.goes_on(rounds > 10) {
+            while length.goes_on(rounds > 10, rounds) {
                 for &object in &objects {
                     assert_eq!(
                         heap.base(object + 7).map(|b| b.addr()),

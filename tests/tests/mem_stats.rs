@@ -66,7 +66,7 @@ fn ps_come_and_go_and_every_total_stays_exact() {
             });
         }
         let mut rng = Rng::new(77);
-        while length.goes_on(mallocs.load(Relaxed) > 10_000) {
+        while length.goes_on(mallocs.load(Relaxed) > 10_000, &mallocs) {
             heap.set_procs(rng.below(2 * THREADS as usize) as u32).expect("set_procs");
             std::thread::sleep(Duration::from_micros(rng.below(2000) as u64));
         }

@@ -406,7 +406,7 @@ fn batches_are_consistent_while_threads_work() {
             let enough = |m: &Metrics| {
                 histogram(m, "besom/sched/pauses/other:nanoseconds").count > 2 && reads_of(m) > 5
             };
-            while length.goes_on(reads > 50 && enough(&last)) {
+            while length.goes_on(reads > 50 && enough(&last), (reads, &last)) {
                 let now = heap.metrics().expect("memory");
                 equations(&now);
                 for ((metric, new), (_, old)) in now.iter().zip(last.iter()) {

@@ -29,6 +29,11 @@ fn alone(context: &str) -> MutexGuard<'static, ()> {
     alone
 }
 
+/// Ps that there are.
+fn ps(heap: &Heap) -> u64 {
+    number(&heap.metrics().expect("memory"), "besom/sched/procs:procs")
+}
+
 fn work(m: &mut Mutator<'_>, rng: &mut Rng) {
     for _ in 0..50 {
         m.alloc(rng.below(300), Kind::Values).expect("memory");
@@ -177,9 +182,8 @@ fn number_changes(mode: i32) {
         }
         // Down to one: after a safepoint of each, one runs at a time, for its slice.
         heap.set_procs(1).expect("set_procs");
-        let with_a_p = || number(&heap.metrics().expect("memory"), "besom/sched/threads/running:threads");
         let length = Lasting::new(SLICE * 10);
-        while length.goes_on(with_a_p() == 1) {
+        while length.goes_on(ps(&heap) == 1, ps(&heap)) {
             std::thread::sleep(SLICE);
         }
         most.store(0, SeqCst);
@@ -188,9 +192,12 @@ fn number_changes(mode: i32) {
         // And up again: everybody makes progress at once.
         let before: Vec<u64> = done.iter().map(|d| d.load(Relaxed)).collect();
         heap.set_procs(0).expect("set_procs");
-        let length = Lasting::new(SLICE * 30);
-        while length.goes_on(done.iter().zip(&before).all(|(d, before)| d.load(Relaxed) > before + 3)) {
-            std::thread::sleep(SLICE);
+        let begin = Instant::now();
+        for (n, d) in done.iter().enumerate() {
+            while d.load(Relaxed) <= before[n] + 3 {
+                assert!(begin.elapsed() < SLICE * 30 * SLACK, "thread {n} stands still with a P for each");
+                std::thread::sleep(SLICE);
+            }
         }
         over.store(true, Relaxed);
     });
@@ -246,7 +253,7 @@ fn threads_come_and_go_while_others_run() {
             }
             let length = Lasting::new(Duration::from_millis(700));
             let mut collector = heap.attach().expect("attach");
-            while length.goes_on(visits.load(Relaxed) > 40) {
+            while length.goes_on(visits.load(Relaxed) > 40, &visits) {
                 collector.collect();
                 collector.blocked(|| std::thread::sleep(Duration::from_millis(1)));
             }

@@ -112,7 +112,7 @@ fn snapshots_agree(mode: i32) {
         let length = Lasting::new(Duration::from_secs(number_from_env("BESOM_STRESS_SECONDS", 2)));
         let mut last = heap.stats();
         let mut snapshots = 0;
-        while length.goes_on(snapshots > 1000 && last.cycles > 5) {
+        while length.goes_on(snapshots > 1000 && last.cycles > 5, (snapshots, &last)) {
             let s = heap.stats();
             equations(&s);
             grew(&last, &s);

@@ -141,7 +141,10 @@ fn torture(mode: i32, scan_native_stacks: i32, procs: u32, heap_limit: usize, le
         }
         scope.spawn(|| play.read());
         let length = Lasting::new(length);
-        while length.goes_on(play.twins.load(Relaxed) > 2 && play.reads.load(Relaxed) > 99) {
+        while length.goes_on(
+            play.twins.load(Relaxed) > 2 && play.reads.load(Relaxed) > 99,
+            (&play.twins, &play.reads),
+        ) {
             std::thread::sleep(Duration::from_millis(10));
         }
         play.over.store(true, Relaxed);

@@ -198,7 +198,7 @@ fn sessions(mode: i32) {
         let mut end = 0;
         let length = Lasting::new(Duration::from_millis(800));
         for n in 0.. {
-            if !length.goes_on(n >= 40 && cycles > 10) {
+            if !length.goes_on(n >= 40 && cycles > 10, cycles) {
                 break;
             }
             heap.timeline_start(&file.0).expect("a session");

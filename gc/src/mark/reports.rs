@@ -86,7 +86,7 @@ impl Reports {
         Bytes(self.roots.load(Relaxed) as usize)
     }
 
-    /// A mutator has waited for so long, since it could not help.
+    /// A mutator has waited for so long, since it had nothing to mark.
     pub fn waited(&self, ns: u64) {
         self.waits_ns.fetch_add(ns, Relaxed);
     }

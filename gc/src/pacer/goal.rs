@@ -71,7 +71,7 @@ impl Inputs {
             .into_iter()
             .filter(|&limit| limit != Bytes(0))
             .map(|limit| limit.0 as u64)
-            // A heap that is as large as its limit has tables for it.
+            // A heap that comes to be as large as its limit has tables for that, too.
             .map(|limit| limit.saturating_sub(overhead.max(limit / TABLE_SHARE)))
             .min()
             .map_or(u64::MAX, |limit| limit.max(live + (live / RUNWAY_SHARE).max(RUNWAY_LEAST)));

@@ -299,20 +299,20 @@ fn mutators_wait_a_little_past_the_goal_but_never_while_the_limiter_is_on() {
     pacer.begin_marking();
     let goal = pacer.goal() as i64;
     pacer.credit(goal - pacer.live() as i64);
-    assert!(pacer.is_past_goal(0) && !pacer.must_wait());
+    assert!(pacer.is_past_goal(0) && !pacer.must_wait(0) && pacer.must_wait(goal / 40));
     pacer.credit(goal / 40);
-    assert!(pacer.must_wait());
+    assert!(pacer.must_wait(0));
     let second = Duration::from_secs(1);
     pacer.limiter().update(second, Spent { assist: second * 4, running: 4.0, ..Spent::default() });
-    assert!(pacer.limiter().limiting() && !pacer.must_wait());
+    assert!(pacer.limiter().limiting() && !pacer.must_wait(0));
     // Without a limit, past what a heap that has grown may come to.
     let pacer = Pacer::new(100, Bytes(0), Bytes(0), CPUS);
     paced(&pacer);
     pacer.begin_marking();
     pacer.credit(pacer.goal() as i64 * 3 / 2 - pacer.live() as i64);
-    assert!(pacer.is_past_goal(0) && !pacer.must_wait());
+    assert!(pacer.is_past_goal(0) && !pacer.must_wait(0));
     pacer.credit(pacer.goal() as i64);
-    assert!(pacer.must_wait());
+    assert!(pacer.must_wait(0));
 }
 
 #[test]

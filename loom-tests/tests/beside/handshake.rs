@@ -149,6 +149,25 @@ fn debtors_rest_until_there_is_credit_or_the_cycle_ends() {
     });
 }
 
+/// Who must wait for the end of a cycle has an object in its hands while the leader finds nothing grey: the handshake waits for
+/// that object's. Then it rests, until the end.
+#[test]
+fn who_must_wait_helps_until_the_end() {
+    model(3, || {
+        let (toy, _) = Toy::new(0);
+        let other = start(&toy, |toy| {
+            let mut guest = toy.attach();
+            guest.hold(0, TABLES[0]);
+            guest.run_until(|| toy.is_marking() || toy.cycles() > 0);
+            guest.help_until_the_end();
+            guest.detach();
+        });
+        toy.collect_unseated();
+        other.join().unwrap();
+        assert!(toy.cycles() > 0);
+    });
+}
+
 /// Who has come to the goal rests from before the cycle to its end, wakes at any moment because the time is over, and rests
 /// again.
 #[test]

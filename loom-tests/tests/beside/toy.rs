@@ -138,12 +138,16 @@ impl Toy {
         }
     }
 
+    /// Whether there was an object to be scanned.
+    pub fn scan_one(&self) -> bool {
+        let Some(object) = lock(&self.grey).pop() else { return false };
+        self.mark(self.slots[object].load(Relaxed));
+        self.reports.earn(Bytes(1));
+        true
+    }
+
     pub fn drain(&self) {
-        loop {
-            let Some(object) = lock(&self.grey).pop() else { return };
-            self.mark(self.slots[object].load(Relaxed));
-            self.reports.earn(Bytes(1));
-        }
+        while self.scan_one() {}
     }
 
     pub fn is_quiet(&self) -> bool {
@@ -363,6 +367,19 @@ impl Guest<'_> {
         self.hand_in();
         self.toy.scheduler.rest(self.seat, Duration::MAX);
         self.scan_own_roots();
+    }
+
+    /// Helps until the cycle is over: piece by piece, at a safepoint between them if it is polled.
+    pub fn help_until_the_end(&mut self) {
+        while self.toy.is_marking() {
+            self.work();
+            let done = self.toy.scan_one();
+            if self.polled() {
+                self.safepoint();
+            } else if !done {
+                self.rest();
+            }
+        }
     }
 
     /// Whether the caller led the cycle.
