@@ -30,9 +30,6 @@ const HELP: i64 = 32 << 10;
 const DEBT_MOST: i64 = 256 << 10;
 /// How long a mutator waits that cannot pay, before it looks again.
 const WAIT: Duration = Duration::from_micros(200);
-/// The same, if it must wait for the end of the cycle, which wakes it. Higher: it helps later if there is something to mark
-/// again. Lower: many that wait take processors from who ends the cycle.
-const WAIT_FOR_THE_END: Duration = Duration::from_millis(2);
 
 /// What a store has to do beside storing; the numbers are known to `besom.h`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -209,18 +206,18 @@ impl Heap {
         }
     }
 
-    /// Waits for so long at most; stops do not wait for the mutator meanwhile, and the end of one ends it.
+    /// Waits for a moment; stops do not wait for the mutator meanwhile, and the end of one ends it.
     ///
     /// # Safety
     /// As for [`Self::collect`].
-    unsafe fn rest(&self, m: *mut Mutator, most: Duration) {
+    unsafe fn rest(&self, m: *mut Mutator) {
         let began = Instant::now();
         // SAFETY: the caller's promise.
         unsafe {
             self.hand_in(m);
             // A stop meanwhile takes what this thread has refilled, and another is given it.
             release(self);
-            self.scheduler.rest(Seat((*m).seat), most);
+            self.scheduler.rest(Seat((*m).seat), WAIT);
             self.come_back(m);
         }
         self.collector.marker().reports().waited(began.elapsed().as_nanos() as u64);
@@ -249,7 +246,7 @@ impl Heap {
             self.waiting(Kind::WaitForCycle, || {
                 while waits() {
                     // SAFETY: as above.
-                    unsafe { self.rest(m, WAIT) };
+                    unsafe { self.rest(m) };
                 }
             });
         }
@@ -266,7 +263,8 @@ impl Heap {
         // SAFETY: the caller's promise.
         unsafe {
             // What was paid in advance may last for megabytes where little is left to be marked.
-            if (*(*m).p).debt() > 0 || self.collector.must_wait(bytes) {
+            let waits = self.collector.must_wait(bytes);
+            if waits || (*(*m).p).debt() > 0 && !self.collector.pacer().limiter().limiting() {
                 self.pay_debt(m, bytes);
             }
         }
@@ -279,13 +277,19 @@ impl Heap {
         let reports = self.collector.marker().reports();
         let (began, shown) = (Instant::now(), self.collector.timeline().begin());
         let (mut marked, mut now) = (0, began);
+        let cycles = self.collector.cycles().0;
         // SAFETY: the caller's promise; the P is looked up anew after each safepoint.
         unsafe {
             loop {
                 // What finalizers get is marked while nobody owes anything; mutators may have to wait for its end.
                 let marks = match self.collector.phase() {
                     Phase::Idle => break,
-                    _ if self.collector.pacer().limiter().limiting() => break,
+                    // If one cycle does not help, too much is to be allocated.
+                    _ if self.collector.cycles().0 != cycles
+                        || self.collector.pacer().limiter().limiting() =>
+                    {
+                        break;
+                    }
                     Phase::Marking => true,
                     Phase::Resolving => false,
                 };
@@ -308,7 +312,7 @@ impl Heap {
                 if waits && Mutator::polled(m) {
                     self.safepoint(m);
                 } else if done == 0 && (waits || (*(*m).p).debt() > DEBT_MOST) {
-                    self.rest(m, if waits { WAIT_FOR_THE_END } else { WAIT });
+                    self.rest(m);
                 } else if !waits {
                     break;
                 }
