@@ -2,6 +2,7 @@
 
 pub mod c;
 pub mod lasting;
+pub mod list;
 pub mod metric;
 pub mod model;
 pub mod mortals;
