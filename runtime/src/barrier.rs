@@ -316,6 +316,7 @@ impl Heap {
                 } else if !waits {
                     break;
                 }
+                // What was waited is no assist's.
                 now = Instant::now();
             }
         }

@@ -1,5 +1,6 @@
 //! A metric by its name.
 
+use besom::Heap;
 use besom::metrics::{HistogramValue, MetricValue, Metrics};
 
 /// A number of a batch.
@@ -8,6 +9,11 @@ pub fn number(metrics: &Metrics, name: &str) -> u64 {
         Some(MetricValue::Number(number)) => number,
         other => panic!("{name} is {other:?}, expected a number"),
     }
+}
+
+/// A number of a heap, now.
+pub fn number_now(heap: &Heap, name: &str) -> u64 {
+    number(&heap.metrics().expect("memory"), name)
 }
 
 /// A histogram of a batch.

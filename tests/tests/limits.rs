@@ -229,12 +229,11 @@ fn tables_cost_at_most_five_percent_of_32_byte_objects() {
     let count = 32 * MIB / 32;
     for _ in 0..count {
         let node = m.alloc(32, Kind::Values).expect("memory");
-        // SAFETY: words of a new object; the last is touched too.
+        // SAFETY: a new object; nothing has been allocated since. Its last word is touched too.
         unsafe {
-            node.as_ptr().cast::<*mut u8>().write(head.get());
             node.as_ptr().cast::<u64>().add(3).write(1);
+            push(&head, node);
         }
-        head.set(node.as_ptr());
     }
     m.collect();
     let s = heap.stats();

@@ -6,7 +6,7 @@ use besom_stats::sync::raw::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use besom_stats::sync::{Mutex, MutexGuard, lock};
 use besom_tests::c;
 use besom_tests::lasting::Lasting;
-use besom_tests::metric::number;
+use besom_tests::metric::number_now;
 use besom_tests::process::abort_on_panic;
 use besom_tests::rng::{Rng, mix};
 use std::sync::Barrier;
@@ -31,7 +31,7 @@ fn alone(context: &str) -> MutexGuard<'static, ()> {
 
 /// Ps that there are.
 fn ps(heap: &Heap) -> u64 {
-    number(&heap.metrics().expect("memory"), "besom/sched/procs:procs")
+    number_now(heap, "besom/sched/procs:procs")
 }
 
 fn work(m: &mut Mutator<'_>, rng: &mut Rng) {

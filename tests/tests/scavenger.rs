@@ -4,7 +4,7 @@
 
 use besom::{HandleRef, Heap, Kind, Mutator, Options};
 use besom_tests::c;
-use besom_tests::metric::number;
+use besom_tests::metric::number_now;
 use besom_tests::objects::precise;
 use besom_tests::process::{alone, resident};
 use besom_tests::rng::Rng;
@@ -16,11 +16,6 @@ const MIB: usize = 1 << 20;
 fn touch(object: *mut u8, bytes: usize) {
     // SAFETY: an object of that many bytes.
     unsafe { object.write_bytes(0xee, bytes) };
-}
-
-/// One metric of a heap.
-fn metric(heap: &Heap, name: &str) -> u64 {
-    number(&heap.metrics().expect("memory"), name)
 }
 
 /// Processor time of this process's scavenger threads, as the system has it.
@@ -104,8 +99,8 @@ fn after_a_peak_memory_goes_back_by_itself_for_one_percent_of_a_processor() {
     eprintln!("{at_end} bytes resident, {left} after {elapsed:?}, of which the scavenger had {spent:?}");
     // One percent, and the burst that is slept for afterwards.
     assert!(spent <= elapsed / 100 + Duration::from_millis(2), "{spent:?} of {elapsed:?}");
-    assert!(metric(&heap, "besom/scavenge/background:bytes") as usize >= at_end - left - MIB);
-    let told = Duration::from_nanos(metric(&heap, "besom/cpu/scavenge:nanoseconds"));
+    assert!(number_now(&heap, "besom/scavenge/background:bytes") as usize >= at_end - left - MIB);
+    let told = Duration::from_nanos(number_now(&heap, "besom/cpu/scavenge:nanoseconds"));
     assert!(
         told <= scavenger_time() && told + Duration::from_millis(5) >= spent,
         "{told:?} told of {spent:?}"
@@ -138,7 +133,7 @@ fn what_the_next_cycle_needs_is_kept() {
             }
         }
     };
-    let released = || metric(&heap, "besom/scavenge/background:bytes");
+    let released = || number_now(&heap, "besom/scavenge/background:bytes");
     churn(&mut m, Duration::from_millis(500));
     let (s, before) = (heap.stats(), released());
     churn(&mut m, Duration::from_secs(2));
@@ -231,5 +226,5 @@ fn statistics_are_exact_while_memory_goes_back() {
             }
         });
     });
-    assert!(metric(&heap, "besom/scavenge/background:bytes") > 0);
+    assert!(number_now(&heap, "besom/scavenge/background:bytes") > 0);
 }

@@ -20,8 +20,9 @@ const TRIGGER_LEAST: u64 = 80;
 /// with little to mark end below their goal. Lower: the first assists of a cycle are steep.
 const TRIGGER_MARGIN: u64 = 20;
 
-/// One byte for so many of the most that the goal may move to is how far past that mutators wait for the end of the cycle. Higher: they wait where a little memory would have done. Lower: a memory limit is passed by more when the leader of
-/// the cycle is late.
+/// One byte for so many of the most that the goal may move to is how far past that mutators wait for the end of the cycle.
+/// Higher: they wait where a little memory would have done. Lower: a memory limit is passed by more when the leader of the cycle
+/// is late.
 const WAIT_SHARE: u64 = 50;
 
 /// What the lines follow from.
